@@ -1,0 +1,69 @@
+"""Settings of the model, the engine, and sampling: the parts of a recipe that this room reads."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Section(BaseModel):
+    """A part of a recipe: unknown keys are errors, values are frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TinyModel(Section):
+    """Shape of a randomly initialised Qwen2 model with a character-level tokenizer, created on the spot."""
+
+    hidden_size: int = Field(128, gt=0, description="width of the residual stream")
+    layers: int = Field(4, gt=0, description="transformer blocks")
+    heads: int = Field(4, gt=0, description="attention heads")
+    kv_heads: int = Field(4, gt=0, description="key and value heads; divides `heads`")
+    intermediate_size: int = Field(384, gt=0, description="width of the feed-forward layer")
+    max_length: int = Field(1024, gt=0, description="longest sequence the model is meant for")
+    tags: tuple[str, ...] = Field((), description="strings that become one token each, such as <calculator>")
+
+
+class ModelConfig(Section):
+    """Which model: exactly one of `path` (a directory or a hub name) and `tiny`."""
+
+    path: str | None = None
+    tiny: TinyModel | None = None
+    chat_template: str | None = Field(None, description="a Jinja file that replaces the tokenizer's own template")
+    gradient_checkpointing: bool = False
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ModelConfig:
+        if (self.path is None) == (self.tiny is None):
+            raise ValueError("give exactly one of model.path and model.tiny")
+        return self
+
+
+class EngineConfig(Section):
+    """The TorchEngine: how many sequences run at once and how long they may get."""
+
+    slots: int = Field(64, gt=0, description="sequences decoded together")
+    max_length: int = Field(512, gt=0, description="tokens a sequence may reach, prompt included")
+    deadline_s: float | None = Field(None, gt=0, description="seconds one generation may take")
+
+
+class SamplingConfig(Section):
+    """How the policy samples."""
+
+    temperature: float = Field(1.0, ge=0.0, description="0 is greedy")
+    top_p: float = Field(1.0, gt=0.0, le=1.0)
+    top_k: int = Field(0, ge=0, description="0 keeps every token")
+    max_tokens: int = Field(64, gt=0, description="sampled tokens a turn may have")
+    stop: tuple[str, ...] = Field((), description="strings that end a turn, kept in the text")
+
+
+class EnvConfig(Section):
+    """One environment of a run: its registered name, its share of the groups, and the arguments of its constructor."""
+
+    name: str
+    weight: float = Field(1.0, gt=0.0)
+    options: dict[str, object] = Field(default_factory=dict)
+
+
+Device = Literal["auto", "cpu", "cuda"]

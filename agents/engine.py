@@ -1,0 +1,69 @@
+"""What an engine is: token ids in, sampled token ids with their log-probabilities out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+
+class StopReason(str, Enum):
+    """Why a generation ended."""
+
+    END = "end"
+    """The policy sampled the end-of-turn token."""
+    STOP = "stop"
+    """The text ended with a stop sequence."""
+    LENGTH = "length"
+    """max_tokens were sampled."""
+    CONTEXT = "context"
+    """The sequence reached the engine's longest length."""
+    DEADLINE = "deadline"
+    """The time given to this generation ran out."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How one generation samples.
+
+    temperature 0 is greedy (log-probabilities are then those at temperature 1). top_k 0 and top_p 1 truncate nothing.
+    stop: sequences of text; the token that completes one is the last of the generation. seed: of this request alone.
+    deadline_s: seconds until the generation is cut with StopReason.DEADLINE.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    max_tokens: int = 64
+    stop: tuple[str, ...] = ()
+    seed: int = 0
+    deadline_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Completion:
+    """token_ids[n] and logprobs[n] as sampled, the end-of-turn token included; kept[n] under top-p or top-k, else None."""
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    stop_reason: StopReason
+    version: int
+    kept: tuple[tuple[int, ...], ...] | None = None
+
+
+class TokenEngine(Protocol):
+    """Anything that continues a token sequence.
+
+    `session` names a conversation that only grows: the engine may keep its keys and values between calls until
+    `release(session)`. Cancelling the awaiting task stops the generation.
+    """
+
+    version: int
+
+    async def generate(self, token_ids: list[int], sampling: Sampling, session: str | None = None) -> Completion:
+        """Sample a continuation of token_ids."""
+        ...
+
+    def release(self, session: str) -> None:
+        """Forget a conversation; unknown names are ignored."""
+        ...

@@ -1,0 +1,109 @@
+"""Episode and Trajectory: what a rollout hands to the trainer.
+
+Invariant: the token ids of a trajectory are exactly what the engine consumed and produced, in order, and only tokens
+that the policy sampled carry mask, log-probability and version (tests/test_rollout.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from ..envs.task import Message
+from ..verifiers.verdict import Verdict
+
+
+@dataclass(frozen=True)
+class Step:
+    """One action of the policy: its sampled tokens are token_ids[start:end] and earned `reward`."""
+
+    start: int
+    end: int
+    reward: float
+    rewards: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """One flat token sequence of length T, as the trainer will use it.
+
+    token_ids[T]; mask[T]: true where the policy sampled the token; logprobs[T]: of sampled tokens under the distribution
+    they were really sampled from, 0.0 elsewhere; versions[T]: policy version that sampled the token, -1 elsewhere.
+    kept[T]: where sampling was truncated, the token ids that were kept (None where the token was not sampled); else None.
+    """
+
+    token_ids: tuple[int, ...]
+    mask: tuple[bool, ...]
+    logprobs: tuple[float, ...]
+    versions: tuple[int, ...]
+    steps: tuple[Step, ...] = ()
+    kept: tuple[tuple[int, ...] | None, ...] | None = None
+    temperature: float = 1.0
+    seat: int = 0
+    parent: int | None = None
+    fork_token: int | None = None
+    attachments: tuple[dict[str, Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        lengths = {len(self.token_ids), len(self.mask), len(self.logprobs), len(self.versions)}
+        if self.kept is not None:
+            lengths.add(len(self.kept))
+        if len(lengths) != 1:
+            raise ValueError(f"token_ids, mask, logprobs, versions (and kept) differ in length: {sorted(lengths)}.")
+
+    def to_json(self) -> dict[str, Any]:
+        """A dictionary of plain JSON types."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, row: dict[str, Any]) -> Trajectory:
+        """The inverse of `to_json`."""
+        known = {f.name: row[f.name] for f in fields(cls) if f.name in row}
+        for name in ("token_ids", "mask", "logprobs", "versions", "attachments"):
+            known[name] = tuple(known.get(name, ()))
+        known["steps"] = tuple(Step(**step) for step in known.get("steps", ()))
+        if known.get("kept") is not None:
+            known["kept"] = tuple(None if ids is None else tuple(ids) for ids in known["kept"])
+        return cls(**known)
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One try at one task.
+
+    group: tries at the same task that share a baseline. reward: sum over steps; None where the infrastructure failed.
+    Exactly one of terminated, truncated, error holds; stop_reason says why in one word or sentence.
+    """
+
+    id: str
+    env: str
+    task_id: str
+    group: str
+    seed: int
+    reward: float | None
+    rewards: dict[str, float]
+    verdict: Verdict | None
+    terminated: bool
+    truncated: bool
+    error: str | None
+    stop_reason: str
+    messages: tuple[Message, ...]
+    trajectories: tuple[Trajectory, ...]
+    seconds: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """A dictionary of plain JSON types."""
+        row = {f.name: getattr(self, f.name) for f in fields(self)}
+        row["verdict"] = None if self.verdict is None else self.verdict.to_json()
+        row["trajectories"] = [trajectory.to_json() for trajectory in self.trajectories]
+        row["messages"] = [dict(message) for message in self.messages]
+        return row
+
+    @classmethod
+    def from_json(cls, row: dict[str, Any]) -> Episode:
+        """The inverse of `to_json`."""
+        known = {f.name: row[f.name] for f in fields(cls) if f.name in row}
+        known["verdict"] = None if row["verdict"] is None else Verdict.from_json(row["verdict"])
+        known["trajectories"] = tuple(Trajectory.from_json(t) for t in row["trajectories"])
+        known["messages"] = tuple(row["messages"])
+        return cls(**known)
