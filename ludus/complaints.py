@@ -6,7 +6,7 @@ Works for any pydantic model: what is allowed is read off the model's own fields
 from __future__ import annotations
 
 from collections.abc import Iterator
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -89,9 +89,11 @@ def _section(annotation: Any) -> type[BaseModel] | None:
 def _nearest(location: Location, model: type[BaseModel]) -> list[str]:
     last = str(location[-1])
     parent = section_at(model, location[:-1])
-    near = get_close_matches(last, list(parent.model_fields), n=1, cutoff=0.6) if parent else []
+    near = get_close_matches(last, list(parent.model_fields), n=3, cutoff=0.6) if parent else []
     if near:
-        return [dotted((*location[:-1], near[0]))]
+        closeness = [SequenceMatcher(None, name, last).ratio() for name in near]
+        equally = [name for name, ratio in zip(near, closeness, strict=True) if ratio == closeness[0]]
+        return [dotted((*location[:-1], name)) for name in equally]
     everywhere = list(keys_of(model))
     same = [key for key in everywhere if key.rpartition(".")[2] == last]
     return same[:3] or get_close_matches(dotted(location), everywhere, n=1, cutoff=0.75)
