@@ -1,0 +1,256 @@
+"""RunFolder: everything that a run leaves behind, in one place.
+
+    recipe.yaml  environment.json  metrics.jsonl  tensorboard/  trajectories/*.jsonl.gz  checkpoints/  report.html
+
+Invariant: whatever moment the process dies at, each file is whole but for a torn last line of metrics.jsonl, which
+reading skips and resuming cuts off (tests/test_run_folder.py).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import gzip
+import json
+import math
+import os
+import re
+import time
+from collections.abc import Iterable
+from datetime import datetime
+from enum import Enum
+from pathlib import Path
+from typing import IO, Any
+
+from .environment import environment_report
+from .recipe import Recipe, dump_recipe, load_recipe
+from .sandbox.errors import LudusError
+from .tensorboard_log import TensorBoardLog
+from .whole_file import write_whole
+
+PHASES = ("sft", "policy", "eval")
+LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+class RunFolderError(LudusError):
+    """A folder that cannot be made, or is not a run."""
+
+
+class RunFolder:
+    """A run on disk. `RunFolder(path)` reads; `create` and `resume` also hold the folder's lock, for one writer."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not (self.path / "recipe.yaml").is_file():
+            raise RunFolderError(f"{path} {_why_no_run(self.path)}")
+        self._metrics_file: IO[bytes] | None = None
+        self._tensorboard: TensorBoardLog | None = None
+        self._lock: IO[str] | None = None
+        self._started = time.monotonic()
+        self._seconds_before = 0.0
+
+    @classmethod
+    def create(cls, recipe: Recipe, out: str | Path | None = None) -> RunFolder:
+        """A new folder at `out`, or else one named after the recipe and the time in `recipe.runs_dir`."""
+        place = Path(out) if out is not None else _free_name(Path(recipe.runs_dir), recipe.name)
+        if place.exists() and (not place.is_dir() or any(place.iterdir())):
+            cure = f"continue that run with --resume {place} or " if (place / "recipe.yaml").is_file() else ""
+            raise RunFolderError(f"{place} already holds something; {cure}name another folder with --out.")
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            # First of all, so that a process killed from here on leaves a run that can be resumed.
+            write_whole(place / "recipe.yaml", dump_recipe(recipe))
+        except OSError as error:
+            raise RunFolderError(f"{place} cannot be made: {error.strerror}; name another with --out.") from None
+        run = cls(place)._locked()
+        write_whole(place / "environment.json", json.dumps(environment_report(), indent=2) + "\n")
+        return run
+
+    @classmethod
+    def resume(cls, path: str | Path) -> RunFolder:
+        """The folder of a run that stopped, to be written on. The trainer then calls `truncate_metrics`."""
+        return cls(path)._locked()
+
+    @property
+    def recipe(self) -> Recipe:
+        """The resolved recipe of the run."""
+        return load_recipe(self.path / "recipe.yaml")
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """What `environment_report` said when the run began; empty where that is missing."""
+        file = self.path / "environment.json"
+        return json.loads(file.read_text()) if file.is_file() else {}
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the trainer keeps its checkpoints."""
+        return self.path / "checkpoints"
+
+    def log(self, phase: str, step: int, **values: Any) -> None:
+        """Append one metrics row, flushed: {"phase", "step", "seconds", ...}. What is not finite is written as null."""
+        if phase not in PHASES:
+            raise ValueError(f"phase {phase!r} is not one of {', '.join(PHASES)}.")
+        row = {"phase": phase, "step": int(step), "seconds": round(self.seconds, 3), **plain(values)}
+        file = self._open_metrics()
+        file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
+        file.flush()
+        if self._tensorboard is None:
+            self._tensorboard = TensorBoardLog(self.path / "tensorboard")
+        self._tensorboard.write(row, time.time())
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that the run has taken, those before a resume included."""
+        return self._seconds_before + time.monotonic() - self._started
+
+    def metrics_offset(self) -> int:
+        """Bytes of metrics.jsonl so far, on disk for certain: a checkpoint stores it."""
+        file = self._open_metrics()
+        file.flush()
+        os.fsync(file.fileno())
+        return file.tell()
+
+    def truncate_metrics(self, offset: int) -> None:
+        """Forget the rows logged after `metrics_offset()` was `offset`, so that a resumed run repeats none of them."""
+        file = self._open_metrics()
+        size = file.seek(0, os.SEEK_END)
+        if size < offset:
+            name = self.path / "metrics.jsonl"
+            raise RunFolderError(f"{name} has {size} bytes, fewer than its checkpoint counted ({offset}); restore it.")
+        file.truncate(offset)
+        file.seek(offset)
+        rows = self.metrics()
+        self._seconds_before = rows[-1]["seconds"] if rows else 0.0
+        self._started = time.monotonic()
+        self._rebuild_tensorboard(rows)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """All rows of metrics.jsonl; a last line that was torn by a kill is left out."""
+        name = self.path / "metrics.jsonl"
+        lines = name.read_bytes().split(b"\n") if name.is_file() else []
+        rows = []
+        for number, line in enumerate(lines[:-1], 1):
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                raise RunFolderError(f"{name}, line {number} is not JSON; restore or remove that line.") from None
+        return rows
+
+    def write_episodes(self, label: str, rows: Iterable[dict[str, Any]]) -> Path:
+        """Store episodes to be read, whole or not at all, as trajectories/{label}.jsonl.gz; an older file is replaced.
+
+        label: policy-000050, eval-000050, eval-start, eval-after_sft, eval-final: a kind, a dash, a step or a stage.
+        rows: `Episode.to_json()` plus "tokens" (decoded strings) and "advantages" (numbers or null), both a list per
+        trajectory of a list per token; "advantages" may be null, and "step" may be added where the label has none.
+        """
+        if not LABEL.fullmatch(label):
+            raise ValueError(f"label {label!r} may hold letters, digits, dots, dashes and underscores only.")
+        text = "".join(json.dumps(plain(row), allow_nan=False) + "\n" for row in rows)
+        (self.path / "trajectories").mkdir(exist_ok=True)
+        return write_whole(self._episodes(label), gzip.compress(text.encode(), compresslevel=6, mtime=0))
+
+    def read_episodes(self, label: str) -> list[dict[str, Any]]:
+        """The rows that `write_episodes` stored under a label."""
+        file = self._episodes(label)
+        try:
+            return [json.loads(line) for line in gzip.decompress(file.read_bytes()).splitlines()]
+        except FileNotFoundError:
+            known = ", ".join(self.episode_labels()) or "none"
+            raise RunFolderError(f"{self.path} holds no episodes {label}; stored are: {known}.") from None
+        except (OSError, EOFError, ValueError):
+            raise RunFolderError(f"{file} is damaged; remove it.") from None
+
+    def episode_labels(self) -> list[str]:
+        """The labels of all stored episodes: the start first, then by step, the final evaluation last."""
+        names = [file.name.removesuffix(".jsonl.gz") for file in (self.path / "trajectories").glob("[!.]*.jsonl.gz")]
+        return sorted(names, key=_label_order)
+
+    def close(self) -> None:
+        """Close the files and release the lock."""
+        for file in (self._metrics_file, self._tensorboard, self._lock):
+            if file is not None:
+                file.close()
+        self._metrics_file = self._tensorboard = self._lock = None
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _episodes(self, label: str) -> Path:
+        return self.path / "trajectories" / f"{label}.jsonl.gz"
+
+    def _locked(self) -> RunFolder:
+        self._lock = (self.path / ".lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.close()
+            raise RunFolderError(f"{self.path} belongs to a run that is still going; stop that one first.") from None
+        for part in ("trajectories", "checkpoints", "tensorboard"):
+            (self.path / part).mkdir(exist_ok=True)
+        return self
+
+    def _open_metrics(self) -> IO[bytes]:
+        if self._metrics_file is None:
+            name = self.path / "metrics.jsonl"
+            name.touch()
+            self._metrics_file = name.open("r+b")
+            whole = name.read_bytes().rfind(b"\n") + 1
+            self._metrics_file.truncate(whole)
+            self._metrics_file.seek(whole)
+        return self._metrics_file
+
+    def _rebuild_tensorboard(self, rows: list[dict[str, Any]]) -> None:
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+        for old in (self.path / "tensorboard").glob("events.*"):
+            old.unlink()
+        self._tensorboard = TensorBoardLog(self.path / "tensorboard")
+        begun = time.time() - self._seconds_before
+        for row in rows:
+            self._tensorboard.write(row, begun + row["seconds"])
+
+
+def plain(value: Any) -> Any:
+    """value as JSON data: tuples become lists, array scalars numbers, enumeration members their values, NaN null."""
+    if isinstance(value, Enum):
+        return plain(value.value)
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(plain(key)): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    raise TypeError(f"a {type(value).__name__} cannot be written as JSON: {value!r}")
+
+
+def _why_no_run(path: Path) -> str:
+    if not path.exists():
+        beside = (
+            sorted(str(other.parent) for other in path.parent.glob("*/recipe.yaml")) if path.parent.is_dir() else []
+        )
+        there = f"; runs beside it: {', '.join(beside[-5:])}." if beside else "; give the folder of a run."
+        return f"does not exist{there}"
+    if path.is_dir():
+        return "is not the folder of a run: it has no recipe.yaml; give one that `ludus train` made."
+    return "is a file; give the folder of a run."
+
+
+def _free_name(runs: Path, name: str) -> Path:
+    stem = f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    tries = [stem, *(f"{stem}-{i}" for i in range(2, 1000))]
+    return next(place for place in (runs / text for text in tries) if not place.exists())
+
+
+def _label_order(label: str) -> tuple[int, int, str]:
+    kind, _, end = label.rpartition("-")
+    place = {"start": 0, "after_sft": 1, "final": 3}.get(end, 2)
+    return place, int(end) if end.isdecimal() else 0, kind
