@@ -7,11 +7,11 @@ infrastructure failure is ERROR with no value, and whoever asks for its reward g
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 
-class Outcome(str, Enum):
+class Outcome(StrEnum):
     """How a judgement ended."""
 
     CORRECT = "correct"

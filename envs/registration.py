@@ -1,0 +1,155 @@
+"""Which environments there are: Gymnasium's own registry, filled by Ludus and by every installed plug-in.
+
+A plug-in is a distribution with an entry point in the group `gymnasium.envs`, such as
+`reverse = "reverse_env:register"`. Gymnasium 1.0 and later no longer reads that group, so importing `ludus.envs` does.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.metadata
+import inspect
+import sys
+import typing
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import pydantic
+from gymnasium.envs.registration import EnvSpec, load_env_creator, namespace
+
+from .errors import EnvError, did_you_mean
+from .text_env import TextEnv
+
+GROUP = "gymnasium.envs"
+
+BUILTIN = {
+    "ludus/WordMath-v0": "ludus.envs.word_math:WordMath",
+    "ludus/GSM8KSteps-v0": "ludus.envs.gsm8k:GSM8KSteps",
+    "ludus/GSM8K-v0": "ludus.envs.gsm8k:GSM8K",
+}
+
+_loaded: set[tuple[str, str]] = set()
+
+
+@dataclass(frozen=True)
+class EnvInfo:
+    """One environment: its registered name, the first line of its documentation, and its options' defaults."""
+
+    name: str
+    summary: str
+    entry_point: str
+    options: dict[str, Any]
+
+
+def register_builtin() -> None:
+    """Register the environments of Ludus; a second call does nothing."""
+    for name, entry_point in BUILTIN.items():
+        if name not in gymnasium.registry:
+            gymnasium.register(id=name, entry_point=entry_point, disable_env_checker=True, order_enforce=False)
+
+
+def load_plugins() -> None:
+    """Call every entry point of the group once. One that fails costs a warning, not the others."""
+    register_builtin()
+    for entry in importlib.metadata.entry_points(group=GROUP):
+        module = sys.modules.get(entry.module)
+        half_imported = getattr(getattr(module, "__spec__", None), "_initializing", False)
+        if (entry.name, entry.value) in _loaded or half_imported or entry.module == __name__:
+            continue  # a plug-in that is importing Ludus right now is loaded at the next call
+        _loaded.add((entry.name, entry.value))
+        with namespace(entry.name):
+            try:
+                register = entry.load()
+                if callable(register):
+                    register()
+            except Exception as error:
+                warnings.warn(
+                    f"The environment plug-in {entry.name} = {entry.value} failed ({type(error).__name__}: {error}); "
+                    "correct or uninstall it.",
+                    stacklevel=2,
+                )
+
+
+def _text_env_class(spec: EnvSpec) -> type[TextEnv] | None:
+    creator: Any = spec.entry_point
+    if isinstance(creator, str):
+        if creator.startswith("gymnasium."):
+            return None
+        try:
+            creator = load_env_creator(creator)
+        except Exception:  # another library's environment whose optional parts are missing
+            return None
+    return creator if inspect.isclass(creator) and issubclass(creator, TextEnv) else None
+
+
+def _text_envs() -> dict[str, type[TextEnv]]:
+    load_plugins()
+    classes = {name: _text_env_class(spec) for name, spec in sorted(gymnasium.registry.items())}
+    return {name: cls for name, cls in classes.items() if cls is not None}
+
+
+def _options(cls: type[TextEnv]) -> dict[str, inspect.Parameter]:
+    parameters = inspect.signature(cls.__init__).parameters
+    return {name: p for name, p in list(parameters.items())[1:] if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+
+
+def list_envs() -> list[EnvInfo]:
+    """Every registered environment that is a TextEnv, by name."""
+    infos = []
+    for name, cls in _text_envs().items():
+        summary = (inspect.getdoc(cls) or "").split("\n")[0]
+        options = {key: None if p.default is p.empty else p.default for key, p in _options(cls).items()}
+        infos.append(EnvInfo(name, summary, f"{cls.__module__}:{cls.__qualname__}", options))
+    return infos
+
+
+def make_env(name: str, **options: Any) -> TextEnv:
+    """The environment registered as `name`, without wrappers. Raises EnvError: an unknown name or a bad option."""
+    if name not in gymnasium.registry:
+        load_plugins()
+    spec = gymnasium.registry.get(name)
+    cls = None if spec is None else _text_env_class(spec)
+    if spec is None or cls is None:
+        known = _text_envs()
+        near = {known_name.lower(): known_name for known_name in known}
+        short = {known_name.split("/")[-1].lower(): known_name for known_name in known}
+        guess = difflib.get_close_matches(name.lower(), [*near, *short], n=1, cutoff=0.5)
+        hint = f" Did you mean {({**short, **near})[guess[0]]!r}?" if guess else ""
+        what = "Unknown environment" if spec is None else "Not a text environment:"
+        raise EnvError(f"{what} {name!r}.{hint} Known: {', '.join(known)}.")
+    options = {**spec.kwargs, **options}
+    _check_options(name, cls, options)
+    env = cls(**options)
+    env.spec = EnvSpec(
+        id=name, entry_point=spec.entry_point, order_enforce=False, disable_env_checker=True, kwargs=options
+    )
+    return env
+
+
+def _check_options(name: str, cls: type[TextEnv], options: dict[str, Any]) -> None:
+    """Raise EnvError where an option is unknown, missing, or not what its type hint says; convert lists to tuples."""
+    parameters = _options(cls)
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(cls.__init__).parameters.values())
+    for key in options:
+        if key not in parameters and not takes_any:
+            raise EnvError(f"{name} has no option {key!r}.{did_you_mean(key, parameters)}")
+    for key, parameter in parameters.items():
+        if parameter.default is parameter.empty and key not in options:
+            raise EnvError(f"{name} needs the option {key!r}; give it a value.")
+    try:
+        hints = typing.get_type_hints(cls.__init__, include_extras=True)
+    except NameError:  # hints that only a type checker can read
+        return
+    for key in options.keys() & hints.keys():
+        try:
+            adapter = pydantic.TypeAdapter(hints[key])
+        except pydantic.errors.PydanticUserError:  # a protocol or a class: the constructor checks it
+            continue
+        try:
+            options[key] = adapter.validate_python(options[key])
+        except pydantic.ValidationError as error:
+            message = error.errors(include_url=False, include_input=False)[0]["msg"]
+            raise EnvError(f"{name}: the option {key} = {options[key]!r} is wrong: {message}.") from error

@@ -1,0 +1,293 @@
+"""The templates of ludus/WordMath-v0: short texts with numbers to draw, the steps that solve them, typical mistakes.
+
+A step is an expression; {0}, {1}, … in it stand for the results of earlier steps.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+import numpy as np
+
+from ..verifiers.numbers import format_number
+from .calculator import evaluate
+
+Split = Literal["train", "test"]
+Steps = tuple[str, ...]
+
+LARGEST = 9_999
+"""No number on the way to an answer is larger."""
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+NAMES: dict[Split, tuple[str, ...]] = {
+    "train": _words(
+        "Ann Ben Carla Dan Ella Finn Gina Hugo Ida Jack Kim Leo Mia Nick Olga Paul Quinn Rosa Sam Tina Uma Vera "
+        "Will Xena Yara Zoe"
+    ),
+    "test": _words("Anton Bella Cleo Dina Emil Fay Greta Hans Iris June Karl Lena Max Nora Oscar Pia Ravi Sofia"),
+}
+THINGS = _words("apples books cards coins eggs flowers marbles pears pens shells stamps stickers")
+FRACTIONS = tuple((top, under) for under in range(2, 13) for top in range(1, under) if np.gcd(top, under) == 1)
+PERCENTS = (5, 10, 20, 25, 30, 40, 50, 60, 75, 80)
+
+
+def belongs(number: int, split: Split) -> bool:
+    """Whether an integer may stand in the prompts of a split; each integer belongs to exactly one."""
+    return (number % 7 in (2, 5)) == (split == "test")
+
+
+class Draw:
+    """Random names, things and numbers of one split."""
+
+    def __init__(self, rng: np.random.Generator, split: Split) -> None:
+        self.rng = rng
+        self.split = split
+
+    def names(self, count: int) -> list[str]:
+        """Different first names."""
+        known = NAMES[self.split]
+        return [known[int(i)] for i in self.rng.choice(len(known), size=count, replace=False)]
+
+    def things(self) -> str:
+        """A plural noun."""
+        return THINGS[int(self.rng.integers(len(THINGS)))]
+
+    def number(self, low: int, high: int, multiple_of: int = 1) -> int:
+        """An integer of the split from low to high, both included."""
+        fitting = [n for n in range(low, high + 1) if n % multiple_of == 0 and belongs(n, self.split)]
+        return fitting[int(self.rng.integers(len(fitting)))]
+
+    def fraction(self) -> tuple[int, int]:
+        """Numerator and denominator of a proper fraction in lowest terms, both of the split."""
+        fitting = [f for f in FRACTIONS if belongs(f[0], self.split) and belongs(f[1], self.split)]
+        return fitting[int(self.rng.integers(len(fitting)))]
+
+    def percent(self) -> int:
+        """A round percentage."""
+        fitting = [p for p in PERCENTS if belongs(p, self.split)]
+        return fitting[int(self.rng.integers(len(fitting)))]
+
+    def price(self, high: int) -> str:
+        """A price below `high` with two decimals, each part of the split."""
+        return f"{self.number(1, high)}.{self.number(15, 95, 5)}"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A text, the numbers in it, the steps that solve it, and the steps of each typical mistake.
+
+    whole: the answer counts things, so it must be an integer; numbers are drawn until it is.
+    """
+
+    text: str
+    operands: tuple[int | str, ...]
+    steps: Steps
+    flawed: tuple[Steps, ...]
+    whole: bool = True
+
+
+@dataclass(frozen=True)
+class Template:
+    """One kind of problem. level: 1 for one operation, 2 for two or a hidden difficulty, 3 for three."""
+
+    name: str
+    level: int
+    build: Callable[[Draw], Problem]
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Steps with their numbers filled in, and the last value. fits: all values are short and not negative."""
+
+    expressions: Steps
+    value: Fraction
+    fits: bool
+
+
+def solve(steps: Sequence[str]) -> Solution | None:
+    """Calculate the steps in turn; None where a result is too large or no short decimal."""
+    results: list[str] = []
+    expressions: list[str] = []
+    values: list[Fraction] = []
+    for step in steps:
+        expressions.append(step.format(*results))
+        values.append(evaluate(expressions[-1]))
+        results.append(format_number(values[-1]))
+        if abs(values[-1]) > LARGEST or len(results[-1].lstrip("-")) > 7 or "/" in results[-1]:
+            return None
+    if any(re.search(r"-[0-9.]*$", text) for text in results[:-1]):
+        return None
+    return Solution(tuple(expressions), values[-1], all(value >= 0 for value in values))
+
+
+TEMPLATES: dict[str, Template] = {}
+
+
+def template(level: int) -> Callable[[Callable[[Draw], Problem]], Callable[[Draw], Problem]]:
+    """Register a template under the name of its function."""
+
+    def register(build: Callable[[Draw], Problem]) -> Callable[[Draw], Problem]:
+        TEMPLATES[build.__name__] = Template(build.__name__, level, build)
+        return build
+
+    return register
+
+
+@template(1)
+def gain(d: Draw) -> Problem:
+    (name,), things, a, b = d.names(1), d.things(), d.number(11, 99), d.number(11, 99)
+    text = f"{name} has {a} {things} and buys {b} more. How many {things} does {name} have?"
+    return Problem(text, (a, b), (f"{a}+{b}",), ((f"{a}-{b}",),))
+
+
+@template(1)
+def loss(d: Draw) -> Problem:
+    (name, other), things, a, b = d.names(2), d.things(), d.number(40, 99), d.number(11, 39)
+    text = f"{name} has {a} {things} and gives {b} to {other}. How many are left?"
+    return Problem(text, (a, b), (f"{a}-{b}",), ((f"{b}-{a}",), (f"{a}+{b}",)))
+
+
+@template(1)
+def boxes(d: Draw) -> Problem:
+    (name,), things, a, b = d.names(1), d.things(), d.number(3, 30), d.number(3, 30)
+    text = f"{name} fills {a} boxes with {b} {things} each. How many {things} is that?"
+    return Problem(text, (a, b), (f"{a}*{b}",), ((f"{a}+{b}",),))
+
+
+@template(1)
+def share(d: Draw) -> Problem:
+    (name,), things, b = d.names(1), d.things(), d.number(3, 20)
+    a = d.number(3 * b, 25 * b, b)
+    text = f"{name} shares {a} {things} equally among {b} friends. How many does each friend get?"
+    return Problem(text, (a, b), (f"{a}/{b}",), ((f"{a}-{b}",), (f"{a}*{b}",)))
+
+
+@template(1)
+def pour(d: Draw) -> Problem:
+    (name,), b = d.names(1), d.number(4, 16, 2)
+    a = d.number(3, 90)
+    text = f"{name} pours {a} liters of juice equally into {b} jugs. How many liters are in a jug?"
+    return Problem(text, (a, b), (f"{a}/{b}",), ((f"{a}*{b}",), (f"{a}-{b}",)), whole=False)
+
+
+@template(1)
+def compare(d: Draw) -> Problem:
+    (name, other), things, a, b = d.names(2), d.things(), d.number(11, 90), d.number(11, 90)
+    text = f"{name} has {a} {things}. That is {b} more than {other} has. How many does {other} have?"
+    return Problem(text, (a, b), (f"{a}-{b}",), ((f"{a}+{b}",),))
+
+
+@template(2)
+def part_of(d: Draw) -> Problem:
+    (name,), things, (top, under) = d.names(1), d.things(), d.fraction()
+    a = d.number(under, 30 * under, under)
+    text = f"{name} has {a} {things} and sells {top}/{under} of them. How many does {name} sell?"
+    return Problem(text, (a, f"{top}/{under}"), (f"{a}*{top}", f"{{0}}/{under}"), ((f"{a}*{top}",), (f"{a}-{top}",)))
+
+
+@template(2)
+def percent_of(d: Draw) -> Problem:
+    (name,), p, a = d.names(1), d.percent(), d.number(20, 400)
+    text = f"{name} has {a} dollars and spends {p}% of it. How much does {name} spend?"
+    return Problem(text, (a, f"{p}%"), (f"{a}*{p}%",), ((f"{a}-{p}",), (f"{a}/{p}",)), whole=False)
+
+
+@template(2)
+def extra_number(d: Draw) -> Problem:
+    (name,), things, a, b, c = d.names(1), d.things(), d.number(11, 99), d.number(6, 60), d.number(11, 99)
+    text = f"{name} is {b} years old, has {a} {things} and finds {c} more. How many {things} are there now?"
+    return Problem(text, (b, a, c), (f"{a}+{c}",), ((f"{b}+{a}",), (f"{b}+{c}",)))
+
+
+@template(2)
+def extra_days(d: Draw) -> Problem:
+    (name,), things, a, b, c = d.names(1), d.things(), d.number(3, 30), d.number(3, 30), d.number(3, 60)
+    text = f"In {c} days {name} fills {a} bags with {b} {things} each. How many {things} is that?"
+    return Problem(text, (c, a, b), (f"{a}*{b}",), ((f"{c}*{a}",), (f"{c}*{b}",)))
+
+
+@template(2)
+def gain_then_loss(d: Draw) -> Problem:
+    (name,), things, a, b, c = d.names(1), d.things(), d.number(11, 90), d.number(11, 90), d.number(3, 80)
+    text = f"{name} has {a} {things}, buys {b} more and loses {c}. How many {things} are left?"
+    return Problem(text, (a, b, c), (f"{a}+{b}", f"{{0}}-{c}"), ((f"{a}+{b}",), (f"{a}+{b}", f"{{0}}+{c}")))
+
+
+@template(2)
+def boxes_then_eat(d: Draw) -> Problem:
+    (name,), things, a, b, c = d.names(1), d.things(), d.number(3, 20), d.number(3, 20), d.number(3, 40)
+    text = f"{name} buys {a} boxes of {b} {things} and drops {c} {things}. How many {things} are left?"
+    return Problem(text, (a, b, c), (f"{a}*{b}", f"{{0}}-{c}"), ((f"{a}*{b}",), (f"{a}*{b}", f"{{0}}+{c}")))
+
+
+@template(2)
+def gain_then_share(d: Draw) -> Problem:
+    (name,), things, a, b, c = d.names(1), d.things(), d.number(11, 90), d.number(11, 90), d.number(3, 12)
+    text = f"{name} has {a} {things}, finds {b} more and puts them in {c} equal rows. How many are in a row?"
+    return Problem(text, (a, b, c), (f"{a}+{b}", f"{{0}}/{c}"), ((f"{a}+{b}",), (f"{a}+{b}", f"{{0}}*{c}")))
+
+
+@template(2)
+def change(d: Draw) -> Problem:
+    (name,), a, b, c = d.names(1), d.number(3, 16), d.number(3, 16), d.number(20, 300)
+    text = f"{name} pays {c} dollars for {a} books at {b} dollars each. How much money does {name} get back?"
+    return Problem(text, (c, a, b), (f"{a}*{b}", f"{c}-{{0}}"), ((f"{a}*{b}",), (f"{c}-{b}",)))
+
+
+@template(2)
+def decimal_price(d: Draw) -> Problem:
+    (name,), price, a, b = d.names(1), d.price(16), d.number(3, 16), d.number(3, 30)
+    text = f"{name} buys {a} pens at {price} dollars each and a bag for {b} dollars. What is the total?"
+    steps = (f"{a}*{price}", f"{{0}}+{b}")
+    return Problem(text, (a, price, b), steps, (steps[:1], (f"{price}+{b}",)), whole=False)
+
+
+@template(3)
+def part_left(d: Draw) -> Problem:
+    (name,), things, (top, under) = d.names(1), d.things(), d.fraction()
+    a = d.number(under, 30 * under, under)
+    text = f"{name} has {a} {things} and loses {top}/{under} of them. How many {things} are left?"
+    steps = (f"{a}*{top}", f"{{0}}/{under}", f"{a}-{{1}}")
+    return Problem(text, (a, f"{top}/{under}"), steps, (steps[:2],))
+
+
+@template(3)
+def two_shelves(d: Draw) -> Problem:
+    (name,), things = d.names(1), d.things()
+    a, b, c, e = d.number(3, 20), d.number(3, 20), d.number(3, 20), d.number(3, 20)
+    text = f"{name} has {a} bags of {b} {things} and {c} bags of {e} {things}. How many {things} is that?"
+    steps = (f"{a}*{b}", f"{c}*{e}", "{0}+{1}")
+    return Problem(text, (a, b, c, e), steps, ((f"{a}*{b}", "{0}+" + str(c), "{1}+" + str(e)), (f"{a}*{b}",)))
+
+
+@template(3)
+def discount(d: Draw) -> Problem:
+    (name,), a, b, p = d.names(1), d.number(3, 16), d.number(10, 80), d.percent()
+    text = f"{name} buys {a} lamps at {b} dollars each and gets {p}% off. How much does {name} pay?"
+    steps = (f"{a}*{b}", f"{{0}}*{p}%", "{0}-{1}")
+    return Problem(text, (a, b, f"{p}%"), steps, (steps[:2], (f"{a}*{b}", f"{{0}}-{p}")), whole=False)
+
+
+@template(3)
+def share_of_rest(d: Draw) -> Problem:
+    (name,), things = d.names(1), d.things()
+    a, b, c, e = d.number(3, 20), d.number(3, 20), d.number(3, 40), d.number(3, 12)
+    text = f"{name} has {a} bags of {b} {things}, eats {c} and splits the rest into {e} piles. How many per pile?"
+    steps = (f"{a}*{b}", f"{{0}}-{c}", f"{{1}}/{e}")
+    return Problem(text, (a, b, c, e), steps, ((f"{a}*{b}", f"{{0}}/{e}"), steps[:2]))
+
+
+@template(3)
+def extra_in_chain(d: Draw) -> Problem:
+    (name,), things = d.names(1), d.things()
+    a, b, c, e = d.number(11, 90), d.number(11, 60), d.number(3, 12), d.number(6, 70)
+    text = f"{name}, aged {e}, has {a} {things}, finds {b} more and sells all at {c} dollars each. How much is that?"
+    return Problem(text, (e, a, b, c), (f"{a}+{b}", f"{{0}}*{c}"), ((f"{a}+{b}", f"{{0}}*{e}"), (f"{a}+{b}",)))
