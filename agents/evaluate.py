@@ -1,0 +1,84 @@
+"""Evaluate: a policy against an environment's verifier, with a confidence interval."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ..envs.source import epoch_index
+from ..verifiers.verdict import InfrastructureError
+from .engine import Sampling
+from .rollout import EpisodeRequest, Rollout
+from .seeds import derive_seed
+from .statistics import wilson_interval
+from .trajectory import Episode
+
+
+@dataclass(frozen=True)
+class EvalResult:
+    """Accuracy (share of full rewards) over `tasks` judged tasks, its 95% Wilson interval, and how episodes ended.
+
+    errors: episodes that the infrastructure failed; they are in no average. baselines: scores that need no model.
+    """
+
+    env: str
+    tasks: int
+    accuracy: float
+    low: float
+    high: float
+    mean_reward: float
+    baselines: dict[str, float]
+    outcomes: dict[str, int]
+    errors: int
+    seconds: float
+    episodes: list[Episode] = field(repr=False, default_factory=list)
+
+
+def evaluate(
+    rollout: Rollout,
+    arena: str,
+    *,
+    tasks: int,
+    sampling: Sampling,
+    seed: int = 0,
+    on_episode: Callable[[Episode], None] | None = None,
+) -> EvalResult:
+    """Play the first `tasks` tasks of an arena's source once each; a finite source gives at most all it has.
+
+    seed: of the sampling, and of which tasks of a finite source are taken. Raises InfrastructureError if every episode failed.
+    """
+    source = rollout.arenas[arena].env.source
+    count = tasks if source.size is None else min(tasks, source.size)
+    requests = [
+        EpisodeRequest(
+            id=f"eval/{arena}/{index}",
+            env=arena,
+            task=source.task(epoch_index(index, source.size, seed)),
+            group=f"eval/{arena}/{index}",
+            seed=derive_seed(seed, "eval", arena, index),
+            sampling=sampling,
+        )
+        for index in range(count)
+    ]
+    start = time.monotonic()
+    episodes = rollout.run(requests, on_episode)
+    judged = [episode for episode in episodes if episode.reward is not None]
+    if not judged:
+        raise InfrastructureError(f"All {len(episodes)} episodes of {arena} failed: {episodes[0].error}")
+    right = sum(episode.reward == 1.0 for episode in judged if episode.reward is not None)
+    low, high = wilson_interval(right, len(judged))
+    return EvalResult(
+        env=arena,
+        tasks=len(judged),
+        accuracy=right / len(judged),
+        low=low,
+        high=high,
+        mean_reward=sum(episode.reward or 0.0 for episode in judged) / len(judged),
+        baselines=rollout.arenas[arena].env.baselines(),
+        outcomes=dict(Counter(e.verdict.outcome.value if e.verdict else e.stop_reason for e in episodes)),
+        errors=len(episodes) - len(judged),
+        seconds=time.monotonic() - start,
+        episodes=episodes,
+    )

@@ -1,0 +1,116 @@
+"""Models: a tiny one made on the spot, or any causal language model that transformers loads."""
+
+from __future__ import annotations
+
+import string
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..sandbox.errors import LudusError
+from .config import ModelConfig, TinyModel
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+ROLES = ("system", "user", "assistant", "tool")
+TINY_TEMPLATE = (
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+
+
+class ModelError(LudusError):
+    """A model that cannot be loaded."""
+
+
+def character_tokenizer(tags: tuple[str, ...] = ()) -> PreTrainedTokenizerBase:
+    """A tokenizer with one token for each printable ASCII character, newline, each role, and each of `tags`.
+
+    A character outside the alphabet becomes the token <|unknown|>. The chat template is one role token, the text, and <|end|>.
+    """
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<|pad|>", "<|unknown|>", "<|end|>", *(f"<|{role}|>" for role in ROLES)]
+    alphabet = [c for c in string.printable if c == "\n" or c.isprintable()]
+    vocabulary = {token: index for index, token in enumerate([*special, *tags, *alphabet])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<|unknown|>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<|pad|>",
+        unk_token="<|unknown|>",
+        eos_token="<|end|>",
+        additional_special_tokens=special[3:],
+        clean_up_tokenization_spaces=False,
+    )
+    from tokenizers import AddedToken
+
+    fast.add_tokens([AddedToken(tag, normalized=False, special=False) for tag in tags])
+    fast.chat_template = TINY_TEMPLATE
+    return fast
+
+
+def create_tiny_model(shape: TinyModel, seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A Qwen2 model with untied embeddings and random weights, the same for the same seed, and its tokenizer."""
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    tokenizer = character_tokenizer(shape.tags)
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=shape.hidden_size,
+        intermediate_size=shape.intermediate_size,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        max_position_embeddings=shape.max_length,
+        tie_word_embeddings=False,
+        initializer_range=shape.initializer_range,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        attention_dropout=0.0,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Qwen2ForCausalLM(config)
+    return model.float().eval(), tokenizer
+
+
+def load_model(path: str, chat_template: str | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load float32 weights and tokenizer from a directory or a hub name; ModelError says what is missing."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = Path(path)
+    looks_local = folder.exists() or path.startswith((".", "/", "~")) or path.count("/") > 1
+    if looks_local and not (folder / "config.json").is_file():
+        what = "has no config.json" if folder.is_dir() else "is not a directory"
+        raise ModelError(f"{path} {what}; give a model directory in Hugging Face format or the name of one on the hub.")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(f"The model {path!r} cannot be loaded: {first}") from error
+    if chat_template is not None:
+        tokenizer.chat_template = Path(chat_template).read_text()
+    return model.eval(), tokenizer
+
+
+def prepare_model(config: ModelConfig, seed: int, device: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model and tokenizer of a recipe, on `device`: auto, cpu or cuda."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ModelError("device is cuda and PyTorch sees no GPU; set device: cpu or install a CUDA build of PyTorch.")
+    if config.tiny is not None:
+        model, tokenizer = create_tiny_model(config.tiny, seed)
+    else:
+        assert config.path is not None
+        model, tokenizer = load_model(config.path, config.chat_template)
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    return model.to(device), tokenizer  # type: ignore[arg-type]

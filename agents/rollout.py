@@ -1,0 +1,296 @@
+"""Rollout: episodes as coroutines over one engine.
+
+Invariant: every episode asked for comes back, in the order asked, with its tokens exactly as the engine consumed and
+produced them; an infrastructure failure comes back as an episode with `error` and no reward (tests/test_rollout.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from ..envs.task import Message, Task
+from ..envs.text_env import TextEnv
+from ..verifiers.verdict import InfrastructureError, Verdict
+from .engine import Completion, Sampling, StopReason, TokenEngine
+from .renderer import Renderer, TemplateError
+from .seeds import derive_seed
+from .trajectory import Episode, Step, Trajectory
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class EpisodeRequest:
+    """One episode to play: `env` names the arena, `group` the tries that share a baseline, `seed` is the episode's own."""
+
+    id: str
+    env: str
+    task: Task
+    group: str
+    seed: int
+    sampling: Sampling
+
+
+@dataclass
+class Arena:
+    """An environment as rollouts use it: a factory, the renderer for its conversations, and instances waiting for reuse."""
+
+    name: str
+    make: Callable[[], TextEnv]
+    renderer: Renderer
+    idle: list[TextEnv] = field(default_factory=list)
+
+    @classmethod
+    def build(cls, name: str, make: Callable[[], TextEnv], tokenizer: Any, on_rewrite: Any = "refuse") -> Arena:
+        """Make the first instance and the renderer that its tools call for."""
+        env = make()
+        tools = [tool.schema for tool in env.tools]
+        roles = ("tool", "user") if env.tools else ("user",)
+        return cls(name, make, Renderer(tokenizer, tools=tools, roles=roles, on_rewrite=on_rewrite), [env])
+
+    @property
+    def env(self) -> TextEnv:
+        """An instance to ask about tasks; it may be playing at the same time."""
+        if not self.idle:
+            self.idle.append(self.make())
+        return self.idle[0]
+
+
+class Rollout:
+    """Plays episodes of several arenas on one engine, `concurrency` at a time.
+
+    step_deadline_s: seconds that one reset or step of an environment may take; later it counts as an infrastructure
+    failure. Use as a context manager: leaving it closes environments and threads.
+    """
+
+    def __init__(
+        self,
+        engine: TokenEngine,
+        arenas: dict[str, Arena],
+        *,
+        concurrency: int = 64,
+        step_deadline_s: float = 60.0,
+    ) -> None:
+        self.engine = engine
+        self.arenas = arenas
+        self.concurrency = concurrency
+        self.step_deadline_s = step_deadline_s
+        self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="ludus-env")
+        self._runner = asyncio.Runner()
+
+    def __enter__(self) -> Rollout:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close environments, threads and the event loop."""
+        for arena in self.arenas.values():
+            while arena.idle:
+                arena.idle.pop().close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._runner.close()
+
+    def run(self, requests: Sequence[EpisodeRequest], on_episode: Callable[[Episode], None] | None = None) -> list[Episode]:
+        """Play all requests and return their episodes in the same order. For callers without an event loop."""
+        return self._runner.run(self.play(requests, on_episode))
+
+    def await_(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run any coroutine on this rollout's event loop."""
+        return self._runner.run(coroutine)
+
+    async def play(
+        self, requests: Sequence[EpisodeRequest], on_episode: Callable[[Episode], None] | None = None
+    ) -> list[Episode]:
+        """Play all requests, `concurrency` at a time, and return their episodes in the same order."""
+        episodes: list[Episode | None] = [None] * len(requests)
+        todo = iter(enumerate(requests))
+
+        async def worker() -> None:
+            for index, request in todo:
+                episode = await self.episode(request)
+                episodes[index] = episode
+                if on_episode is not None:
+                    on_episode(episode)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(self.concurrency, len(requests))):
+                group.create_task(worker())
+        return [episode for episode in episodes if episode is not None]
+
+    async def episode(self, request: EpisodeRequest) -> Episode:
+        """Play one episode. Failures of the environment or engine end it with `error`; bad templates raise."""
+        arena = self.arenas[request.env]
+        start = time.monotonic()
+        record = _Record(request)
+        env = arena.idle.pop() if arena.idle else arena.make()
+        reusable = True
+        try:
+            await self._conversation(arena, env, record)
+        except (InfrastructureError, TimeoutError) as error:
+            record.fail(error)
+            reusable = not isinstance(error, TimeoutError)
+        except asyncio.CancelledError:
+            reusable = False
+            raise
+        finally:
+            self.engine.release(request.id)
+            if reusable:
+                arena.idle.append(env)
+            else:
+                env.close()
+        if record.error is None and arena.renderer.append_only:
+            arena.renderer.check_episode(record.messages)
+        return record.episode(time.monotonic() - start)
+
+    async def _conversation(self, arena: Arena, env: TextEnv, record: _Record) -> None:
+        request, renderer = record.request, arena.renderer
+        _, info = await self._off_loop(
+            lambda: env.reset(seed=derive_seed(request.seed, "env") % 2**31, options={"task": request.task})
+        )
+        record.messages += info["messages"]
+        tokens = renderer.open(record.messages)
+        while True:
+            record.observe(tokens)
+            if len(record.token_ids) >= getattr(self.engine, "max_length", 2**31):
+                return record.truncate("context")
+            sampling = replace(request.sampling, seed=derive_seed(request.seed, record.turn))
+            completion = await self.engine.generate(list(record.token_ids), sampling, session=request.id)
+            record.act(completion, renderer.text(completion.token_ids))
+            if completion.stop_reason not in (StopReason.END, StopReason.STOP):
+                return record.truncate(completion.stop_reason.value)
+            action = record.messages[-1]["content"]
+            _, reward, terminated, truncated, info = await self._off_loop(lambda action=action: env.step(action))
+            record.earn(reward, info)
+            if terminated or truncated:
+                return record.end(terminated, info.get("stop_reason"))
+            record.messages += info["messages"]
+            if renderer.append_only:
+                tokens = renderer.append(info["messages"], completion.stop_reason is StopReason.END)
+            else:
+                record.new_segment()
+                tokens = renderer.open(record.messages)
+
+    async def _off_loop(self, call: Callable[[], T]) -> T:
+        """Run environment code in a thread, under the deadline; what it raises is an infrastructure failure."""
+        future = asyncio.get_running_loop().run_in_executor(self._threads, call)
+        try:
+            return await asyncio.wait_for(future, self.step_deadline_s)
+        except TimeoutError as error:
+            raise TimeoutError(f"the environment took longer than {self.step_deadline_s:g} s") from error
+        except (InfrastructureError, asyncio.CancelledError, TemplateError):
+            raise
+        except Exception as error:
+            raise InfrastructureError(f"the environment raised {type(error).__name__}: {error}") from error
+
+
+class _Record:
+    """What happened in one episode so far."""
+
+    def __init__(self, request: EpisodeRequest) -> None:
+        self.request = request
+        self.messages: list[Message] = []
+        self.finished: list[Trajectory] = []
+        self.turn = 0
+        self.reward = 0.0
+        self.rewards: dict[str, float] = {}
+        self.verdict: Verdict | None = None
+        self.terminated = self.truncated = False
+        self.error: str | None = None
+        self.stop_reason = ""
+        self._clear()
+
+    def _clear(self) -> None:
+        self.token_ids: list[int] = []
+        self.mask: list[bool] = []
+        self.logprobs: list[float] = []
+        self.versions: list[int] = []
+        self.kept: list[tuple[int, ...] | None] = []
+        self.truncates = False
+        self.steps: list[Step] = []
+
+    def observe(self, tokens: Sequence[int]) -> None:
+        """Append tokens that the policy did not sample."""
+        self.token_ids += tokens
+        self.mask += [False] * len(tokens)
+        self.logprobs += [0.0] * len(tokens)
+        self.versions += [-1] * len(tokens)
+        self.kept += [None] * len(tokens)
+
+    def act(self, completion: Completion, text: str) -> None:
+        """Append what the policy sampled."""
+        start, count = len(self.token_ids), len(completion.token_ids)
+        self.token_ids += completion.token_ids
+        self.mask += [True] * count
+        self.logprobs += completion.logprobs
+        self.versions += [completion.version] * count
+        self.kept += completion.kept or [None] * count
+        self.truncates |= completion.kept is not None
+        self.steps.append(Step(start, start + count, 0.0))
+        self.messages.append(Message(role="assistant", content=text))
+        self.turn += 1
+
+    def earn(self, reward: float, info: dict[str, Any]) -> None:
+        """Book what the environment paid for the last action."""
+        named = dict(info.get("rewards") or {})
+        self.steps[-1] = replace(self.steps[-1], reward=float(reward), rewards=named)
+        self.reward += float(reward)
+        for name, value in named.items():
+            self.rewards[name] = self.rewards.get(name, 0.0) + value
+        if info.get("verdict") is not None:
+            self.verdict = info["verdict"]
+
+    def new_segment(self) -> None:
+        """Begin another trajectory, because the template rewrites what came before."""
+        self.finished.append(self._trajectory())
+        self._clear()
+
+    def truncate(self, reason: str) -> None:
+        self.truncated, self.stop_reason = True, reason
+
+    def end(self, terminated: bool, reason: str | None) -> None:
+        self.terminated, self.truncated = terminated, not terminated
+        self.stop_reason = reason or ("answered" if terminated else "truncated")
+
+    def fail(self, error: BaseException) -> None:
+        self.error, self.stop_reason = str(error) or type(error).__name__, "error"
+        self.terminated = self.truncated = False
+
+    def _trajectory(self) -> Trajectory:
+        return Trajectory(
+            token_ids=tuple(self.token_ids),
+            mask=tuple(self.mask),
+            logprobs=tuple(self.logprobs),
+            versions=tuple(self.versions),
+            steps=tuple(self.steps),
+            kept=tuple(self.kept) if self.truncates else None,
+            temperature=self.request.sampling.temperature,
+        )
+
+    def episode(self, seconds: float) -> Episode:
+        request = self.request
+        if self.token_ids:
+            self.finished.append(self._trajectory())
+        return Episode(
+            id=request.id,
+            env=request.env,
+            task_id=request.task.id,
+            group=request.group,
+            seed=request.seed,
+            reward=None if self.error else self.reward,
+            rewards=self.rewards,
+            verdict=self.verdict,
+            terminated=self.terminated,
+            truncated=self.truncated,
+            error=self.error,
+            stop_reason=self.stop_reason,
+            messages=tuple(self.messages),
+            trajectories=tuple(self.finished),
+            seconds=seconds,
+        )

@@ -1,0 +1,418 @@
+"""TorchEngine: continuous batching over the slots of a KV cache, in plain PyTorch.
+
+Invariant: what a request samples depends on the weights, its tokens and its seed alone; arrival order, slot and company
+change nothing (tests/test_torch_engine.py).
+
+A conversation that grows turn by turn keeps its slot between turns. Where there are more conversations than slots, the
+one idle for longest is copied out of its slot and copied back later: nothing is computed twice, and no bit changes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..sandbox.errors import LudusError
+from .decoder import MIN_ROWS, Decoder
+from .engine import Completion, Sampling, StopReason
+from .sampler import kept_tokens, sample
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+PREFILL_TOKENS = 16384
+UNIFORMS = 32
+
+
+class EngineError(LudusError):
+    """A request that the engine cannot serve."""
+
+
+@dataclass(eq=False)
+class _Session:
+    """A conversation: the tokens whose keys and values are cached, in a slot, copied out, or nowhere yet."""
+
+    cached: list[int] = field(default_factory=list)
+    slot: int | None = None
+    saved: Tensor | None = None
+    busy: bool = False
+    last_used: int = 0
+
+
+@dataclass(eq=False)
+class _Request:
+    tokens: list[int]
+    sampling: Sampling
+    session: _Session
+    keep: bool
+    future: asyncio.Future[Completion]
+    generator: torch.Generator
+    limit: int
+    deadline: float | None
+    sampled: int = 0
+    kept: list[tuple[int, ...]] = field(default_factory=list)
+
+
+class TorchEngine:
+    """Serves `generate` calls of many coroutines of one event loop from one model in this process.
+
+    model: a causal language model of the Qwen2 family. tokenizer: only to find where a stop sequence ends.
+    slots: sequences decoded together. max_length: tokens of the longest sequence, prompt included. dtype: of the
+    engine's own copy of the weights (float32 on CPU and bfloat16 on GPUs if not given).
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        slots: int = 64,
+        max_length: int = 512,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        device = next(model.parameters()).device
+        self.decoder = Decoder(
+            model, slots, max_length, dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
+        )
+        self.tokenizer = tokenizer
+        self.slots = self.decoder.slots
+        self.max_length = max_length
+        self.version = 0
+        self.end_id: int = tokenizer.eos_token_id
+        self.generated_tokens = 0
+        self._sessions: dict[str, _Session] = {}
+        self._waiting: deque[_Request] = deque()
+        self._ready: list[_Request] = []
+        self._running: dict[int, _Request] = {}
+        self._free = list(range(self.slots))[::-1]
+        self._owner: dict[int, _Session] = {}
+        self._clock = itertools.count()
+        self._loop_task: asyncio.Task[None] | None = None
+        self._patience = 0
+        device = self.decoder.device
+        self._token = torch.zeros(self.slots, dtype=torch.long, device=device)
+        self._length = torch.zeros(self.slots, dtype=torch.long, device=device)
+        self._sampled = torch.zeros(self.slots, dtype=torch.long, device=device)
+        self._limit = torch.zeros(self.slots, dtype=torch.long, device=device)
+        self._active = torch.zeros(self.slots, dtype=torch.bool, device=device)
+        self._temperature = torch.ones(self.slots, device=device)
+        self._top_p = torch.ones(self.slots, device=device)
+        self._top_k = torch.zeros(self.slots, dtype=torch.long, device=device)
+        self._uniforms = torch.zeros(self.slots, UNIFORMS, dtype=torch.float64, device=device)
+        self._out_tokens = torch.zeros(self.slots, max_length + 1, dtype=torch.long, device=device)
+        self._out_logprobs = torch.zeros(self.slots, max_length + 1, device=device)
+        self._rows = self.decoder.rows
+        self._longest = 0
+        self._stop_ends: dict[tuple[str, ...], frozenset[int]] = {}
+
+    def load_weights(self, model: PreTrainedModel, version: int) -> None:
+        """Copy new weights; everything cached under the old ones is forgotten. Refused while a request runs."""
+        if self._running or self._waiting or self._ready:
+            raise EngineError("Weights cannot change while the engine generates; await its requests first.")
+        self.decoder.load(model)
+        self.version = version
+        for session in list(self._owner.values()):
+            self._evict(session, save=False)
+        for session in self._sessions.values():
+            session.cached, session.saved = [], None
+
+    async def generate(self, token_ids: list[int], sampling: Sampling, session: str | None = None) -> Completion:
+        """Sample a continuation of `token_ids`.
+
+        session: name of a growing conversation whose keys and values stay cached until `release`. Cancelling the
+        awaiting task frees the slot at the next token.
+        """
+        if not token_ids:
+            raise EngineError("A prompt needs at least one token.")
+        if len(token_ids) >= self.max_length:
+            raise EngineError(
+                f"The prompt has {len(token_ids)} tokens and engine.max_length is {self.max_length}; "
+                "raise engine.max_length or shorten the prompt."
+            )
+        state = _Session() if session is None else self._sessions.setdefault(session, _Session())
+        if state.busy:
+            raise EngineError(f"Session {session!r} already has a generation under way; await it first.")
+        state.busy = True
+        loop = asyncio.get_running_loop()
+        request = _Request(
+            tokens=list(token_ids),
+            sampling=sampling,
+            session=state,
+            keep=session is not None,
+            future=loop.create_future(),
+            generator=torch.Generator().manual_seed(sampling.seed % 2**63),
+            limit=min(sampling.max_tokens, self.max_length - len(token_ids)),
+            deadline=None if sampling.deadline_s is None else time.monotonic() + sampling.deadline_s,
+        )
+        self._waiting.append(request)
+        if self._loop_task is None or self._loop_task.done():
+            self._loop_task = loop.create_task(self._serve())
+        try:
+            return await request.future
+        finally:
+            if request.future.cancelled():
+                self._drop(request)
+
+    def release(self, session: str) -> None:
+        """Forget a conversation and free its slot; unknown names are ignored."""
+        state = self._sessions.pop(session, None)
+        if state is not None and not state.busy:
+            self._evict(state, save=False)
+
+    # The serving loop
+
+    async def _serve(self) -> None:
+        try:
+            while self._waiting or self._ready or self._running:
+                self._step()
+                await asyncio.sleep(0)
+        except BaseException as error:
+            for request in [*self._waiting, *self._ready, *self._running.values()]:
+                if not request.future.done():
+                    request.future.set_exception(
+                        error if isinstance(error, Exception) else EngineError("The engine was stopped.")
+                    )
+                self._drop(request)
+            self._waiting.clear()
+            if not isinstance(error, Exception):
+                raise
+
+    def _step(self) -> None:
+        self._admit()
+        # A prefill costs about as much as decoding one token for everybody, so short continuations are gathered.
+        waiting = len(self._ready)
+        if waiting and (4 * waiting >= len(self._running) or self._patience >= 4):
+            self._prefill()
+            self._patience = 0
+        else:
+            self._patience += bool(waiting)
+        if self._running:
+            self._decode()
+
+    def _admit(self) -> None:
+        """Give slots to waiting requests, oldest first."""
+        while self._waiting:
+            request = self._waiting[0]
+            if request.future.done():
+                self._waiting.popleft()
+                continue
+            session = request.session
+            if session.slot is None:
+                if not self._free and not self._make_room():
+                    return
+                session.slot = self._free.pop()
+                self._owner[session.slot] = session
+                if session.saved is not None:
+                    self.decoder.restore_slot(session.slot, session.saved)
+                    session.saved = None
+                self._length[session.slot] = len(session.cached)
+            self._waiting.popleft()
+            self._ready.append(request)
+
+    def _make_room(self) -> bool:
+        """Copy the session that has been idle for longest out of its slot."""
+        idle = [session for session in self._owner.values() if not session.busy]
+        if not idle:
+            return False
+        self._evict(min(idle, key=lambda session: session.last_used), save=True)
+        return True
+
+    def _evict(self, session: _Session, save: bool) -> None:
+        if session.slot is None:
+            return
+        if save:
+            session.saved = self.decoder.save_slot(session.slot, len(session.cached))
+        del self._owner[session.slot]
+        self._length[session.slot] = 0
+        self._free.append(session.slot)
+        self._free.sort(reverse=True)
+        session.slot = None
+
+    def _prefill(self) -> None:
+        """Cache all tokens of the ready requests but their last, which the next decode step feeds."""
+        todo: dict[int, list[tuple[_Request, list[int]]]] = {}
+        leaders: dict[tuple[int, ...], _Request] = {}
+        followers: list[tuple[_Request, _Request]] = []
+        for request in self._ready:
+            session = request.session
+            prefix = request.tokens[: len(session.cached)]
+            if prefix != session.cached or len(prefix) >= len(request.tokens):
+                session.cached = []
+            chunk = request.tokens[len(session.cached) : -1]
+            if chunk and not session.cached:
+                leader = leaders.setdefault(tuple(chunk), request)
+                if leader is not request:
+                    followers.append((leader, request))
+                    continue
+            if chunk:
+                size = MIN_ROWS
+                while size < len(chunk):
+                    size = size * 2 if size < 64 else size + 64
+                todo.setdefault(size, []).append((request, chunk))
+        for size, rows in todo.items():
+            most = max(1, PREFILL_TOKENS // size)
+            for first in range(0, len(rows), most):
+                self._prefill_rows(rows[first : first + most], size)
+        for leader, request in followers:
+            assert leader.session.slot is not None and request.session.slot is not None
+            self.decoder.copy_slot(leader.session.slot, request.session.slot, len(leader.tokens) - 1)
+        for request in self._ready:
+            self._start(request)
+        self._ready.clear()
+
+    def _prefill_rows(self, rows: list[tuple[_Request, list[int]]], size: int) -> None:
+        device = self.decoder.device
+        slots = torch.tensor([request.session.slot for request, _ in rows], device=device)
+        tokens = torch.tensor([chunk + [0] * (size - len(chunk)) for _, chunk in rows], device=device)
+        starts = [len(request.session.cached) for request, _ in rows]
+        self.decoder.prefill(slots, tokens, torch.tensor(starts, device=device), max(starts))
+
+    def _start(self, request: _Request) -> None:
+        slot, sampling = request.session.slot, request.sampling
+        assert slot is not None
+        request.session.cached = request.tokens[:-1]
+        self._running[slot] = request
+        self._token[slot] = request.tokens[-1]
+        self._length[slot] = len(request.tokens) - 1
+        self._longest = max(self._longest, len(request.tokens) - 1)
+        self._sampled[slot] = 0
+        self._limit[slot] = request.limit
+        self._active[slot] = True
+        self._temperature[slot] = sampling.temperature
+        self._top_p[slot] = sampling.top_p
+        self._top_k[slot] = sampling.top_k
+        self._uniforms[slot] = torch.rand(UNIFORMS, generator=request.generator, dtype=torch.float64)
+
+    def _decode(self) -> None:
+        """One token for every running request."""
+        self._compact()
+        top = max(self._running) + 1
+        rows = min(max(-(-top // MIN_ROWS) * MIN_ROWS, MIN_ROWS), self.slots)
+        active, sampled = self._active[:rows], self._sampled[:rows]
+        logits = self.decoder.decode(self._token[:rows], self._length[:rows], self._longest)
+        truncating = [slot for slot, r in self._running.items() if r.sampling.top_p < 1 or r.sampling.top_k]
+        kept = None
+        if truncating:
+            kept = kept_tokens(logits, self._temperature[:rows], self._top_p[:rows], self._top_k[:rows])
+            for slot in truncating:
+                self._running[slot].kept.append(tuple(kept[slot].nonzero()[:, 0].tolist()))
+        uniforms = self._uniforms[:rows].gather(1, (sampled % UNIFORMS)[:, None])[:, 0]
+        tokens, logprobs = sample(logits, uniforms, self._temperature[:rows], kept)
+        where = self._rows[:rows], torch.where(active, sampled, self.max_length)
+        self._out_tokens[where] = tokens
+        self._out_logprobs[where] = logprobs
+        self._token[:rows] = torch.where(active, tokens, self._token[:rows])
+        self._length[:rows] += active
+        sampled += active
+        self._longest += 1
+        self.generated_tokens += len(self._running)
+        ended = (active & ((tokens == self.end_id) | (sampled >= self._limit[:rows]))).tolist()
+        tokens_list = tokens.tolist()
+        now = time.monotonic()
+        for slot, request in list(self._running.items()):
+            token = tokens_list[slot]
+            request.sampled += 1
+            if request.future.done():
+                self._finish(slot, request, None)
+            elif ended[slot]:
+                self._finish(slot, request, self._end_reason(request, slot, token))
+            elif request.sampling.stop and self._stops(request, slot, token):
+                self._finish(slot, request, StopReason.STOP)
+            elif request.deadline is not None and now > request.deadline:
+                self._finish(slot, request, StopReason.DEADLINE)
+            elif request.sampled % UNIFORMS == 0:
+                self._uniforms[slot] = torch.rand(UNIFORMS, generator=request.generator, dtype=torch.float64)
+        if not self._running:
+            self._longest = 0
+
+    def _end_reason(self, request: _Request, slot: int, token: int) -> StopReason:
+        if token == self.end_id:
+            return StopReason.END
+        if request.sampling.stop and self._stops(request, slot, token):
+            return StopReason.STOP
+        return StopReason.LENGTH if request.limit == request.sampling.max_tokens else StopReason.CONTEXT
+
+    def _stops(self, request: _Request, slot: int, token: int) -> bool:
+        """Whether the text sampled so far ends with a stop sequence, or `token` completed one within it."""
+        stops = request.sampling.stop
+        if stops not in self._stop_ends:
+            lasts = {stop[-1] for stop in stops}
+            self._stop_ends[stops] = frozenset(
+                index for index in range(len(self.tokenizer)) if lasts & set(self.tokenizer.decode([index]))
+            )
+        if token not in self._stop_ends[stops]:
+            return False
+        longest = max(map(len, stops))
+        tail = self._out_tokens[slot, max(0, request.sampled - longest - 4) : request.sampled].tolist()
+        before, after = self.tokenizer.decode(tail[:-1]), self.tokenizer.decode(tail)
+        return any(after.count(stop) > before.count(stop) for stop in stops)
+
+    def _finish(self, slot: int, request: _Request, reason: StopReason | None) -> None:
+        del self._running[slot]
+        self._active[slot] = False
+        session, count = request.session, request.sampled
+        if reason is not None:
+            tokens = self._out_tokens[slot, :count].tolist()
+            session.cached = request.tokens + tokens[:-1]
+            request.future.set_result(
+                Completion(
+                    token_ids=tuple(tokens),
+                    logprobs=tuple(self._out_logprobs[slot, :count].tolist()),
+                    stop_reason=reason,
+                    version=self.version,
+                    kept=tuple(request.kept) if request.kept else None,
+                )
+            )
+        session.busy = False
+        session.last_used = next(self._clock)
+        if not request.keep or reason is None:
+            session.cached = []
+            self._evict(session, save=False)
+
+    def _drop(self, request: _Request) -> None:
+        """Free what a cancelled or failed request holds."""
+        slot = request.session.slot
+        if slot is not None and self._running.get(slot) is request:
+            self._finish(slot, request, None)
+        elif request.session.busy:
+            if request in self._ready:
+                self._ready.remove(request)
+            request.session.busy = False
+            self._evict(request.session, save=False)
+            request.session.cached = []
+
+    def _compact(self) -> None:
+        """Move running sequences down into free slots where that at least halves the rows to compute."""
+        top = max(self._running) + 1
+        if top <= 2 * MIN_ROWS or 2 * len(self._owner) > top or not self._free:
+            return
+        for slot in sorted(self._owner, reverse=True):
+            if not self._free or self._free[-1] >= slot:
+                break
+            if slot in self._running:
+                self._move(slot, self._free.pop())
+                self._free.append(slot)
+                self._free.sort(reverse=True)
+        return
+
+    def _move(self, source: int, target: int) -> None:
+        request = self._running.pop(source)
+        self._running[target] = request
+        session = self._owner.pop(source)
+        self._owner[target] = session
+        session.slot = target
+        self.decoder.copy_slot(source, target, len(request.tokens) + request.sampled)
+        for state in (
+            self._token, self._length, self._sampled, self._limit, self._active,
+            self._temperature, self._top_p, self._top_k, self._uniforms, self._out_tokens, self._out_logprobs,
+        ):  # fmt: skip
+            state[target] = state[source]
+        self._active[source] = False
+        self._length[source] = 0

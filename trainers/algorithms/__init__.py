@@ -1,0 +1,6 @@
+"""Algorithms: small frozen records that name pure functions. `ALGORITHMS` lists the presets, `get_algorithm` adapts one."""
+
+from .presets import ALGORITHMS, AlgorithmError, get_algorithm
+from .record import Algorithm, Experience
+
+__all__ = ["ALGORITHMS", "Algorithm", "AlgorithmError", "Experience", "get_algorithm"]

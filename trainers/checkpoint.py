@@ -1,0 +1,122 @@
+"""Checkpoints: a Hugging Face model directory with the trainer's state beside it.
+
+Invariant: a folder with its final name is complete. Each is written aside, fsynced and renamed; a failure in between
+leaves the last good one as it was (tests/test_resume.py).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..sandbox.errors import LudusError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+STATE_FILE = "trainer_state.pt"
+PHASES = ("sft", "policy")
+
+
+class CheckpointError(LudusError):
+    """A checkpoint that could not be written or read."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A complete checkpoint on disk: after `step` steps of `phase`."""
+
+    path: Path
+    phase: str
+    step: int
+
+    def state(self) -> dict[str, Any]:
+        """The trainer's state. CheckpointError where the file cannot be read."""
+        try:
+            return torch.load(self.path / STATE_FILE, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise CheckpointError(f"{self.path} cannot be read ({error}); delete it to resume from the one before.") from error
+
+
+def save_checkpoint(
+    folder: Path,
+    phase: str,
+    step: int,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    state: dict[str, Any],
+    keep: int,
+) -> Path:
+    """Write `folder/PHASE-STEP` and delete all but the newest `keep`. CheckpointError names the reason of a failure."""
+
+    def write(place: Path) -> None:
+        model.save_pretrained(place)
+        tokenizer.save_pretrained(place)
+        torch.save(state, place / STATE_FILE)
+
+    target = write_folder(folder / f"{phase}-{step:06d}", write)
+    for old in list_checkpoints(folder)[:-keep]:
+        shutil.rmtree(old.path, ignore_errors=True)
+    return target
+
+
+def write_folder(target: Path, write: Callable[[Path], None]) -> Path:
+    """Let `write` fill a folder beside `target`, fsync all of it, and rename it to `target`."""
+    aside = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        aside.mkdir(parents=True)
+        write(aside)
+        for path in [*aside.rglob("*"), aside]:
+            _fsync(path)
+        if target.exists():
+            shutil.rmtree(target)
+        os.rename(aside, target)
+        _fsync(target.parent)
+    except Exception as error:  # safetensors and torch raise their own types for a full disk
+        shutil.rmtree(aside, ignore_errors=True)
+        raise CheckpointError(
+            f"The checkpoint {target} could not be written ({str(error).strip()}); the last good one stands. "
+            "Free some space and continue with `ludus train --resume`."
+        ) from error
+    return target
+
+
+def list_checkpoints(folder: Path) -> list[Checkpoint]:
+    """Complete checkpoints, oldest first."""
+    found = []
+    for path in folder.glob("*-*"):
+        match = re.fullmatch(rf"({'|'.join(PHASES)})-(\d+)", path.name)
+        if match and (path / STATE_FILE).is_file():
+            found.append(Checkpoint(path, match[1], int(match[2])))
+    return sorted(found, key=lambda c: (PHASES.index(c.phase), c.step))
+
+
+def load_weights(model: PreTrainedModel, path: Path) -> None:
+    """Read the weights of a checkpoint into a model of the same shape, bit for bit."""
+    from safetensors.torch import load_file
+
+    files = sorted(path.glob("*.safetensors"))
+    if not files:
+        raise CheckpointError(f"{path} holds no safetensors file; it is not a complete model directory.")
+    weights = {name: tensor for file in files for name, tensor in load_file(file).items()}
+    missing, unexpected = model.load_state_dict(weights, strict=False)
+    tied = set(getattr(model, "all_tied_weights_keys", None) or getattr(model, "_tied_weights_keys", None) or ())
+    if unexpected or set(missing) - tied:
+        raise CheckpointError(f"{path} holds a model of another shape than the recipe's; use the run's own recipe.")
+    model.tie_weights()
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,60 @@
+"""Demonstrations: an environment's own demonstrator, played through the environment and kept as trajectories."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from ..agents.rollout import Arena
+from ..agents.seeds import derive_seed
+from ..agents.trajectory import Trajectory
+from ..envs.source import epoch_index
+
+
+class Demonstrations:
+    """`count` demonstrations, each made when it is first asked for and the same for the same seed.
+
+    Arenas take turns by weight. flaw_rate: share of demonstrations that make a mistake typical of their task.
+    """
+
+    def __init__(
+        self, arenas: list[tuple[Arena, float]], count: int, flaw_rate: float, seed: int, max_length: int
+    ) -> None:
+        self.arenas = arenas
+        self.count = count
+        self.flaw_rate = flaw_rate
+        self.seed = seed
+        self.max_length = max_length
+        self._get = lru_cache(maxsize=count)(self._make)
+
+    def batch(self, step: int, size: int) -> list[Trajectory]:
+        """The demonstrations of one optimiser step; every epoch has its own order."""
+        return [
+            self._get(epoch_index(step * size + offset, self.count, derive_seed(self.seed, "order") % 2**31))
+            for offset in range(size)
+        ]
+
+    def _make(self, index: int) -> Trajectory:
+        rng = np.random.default_rng(derive_seed(self.seed, "demonstration", index))
+        weights = np.array([weight for _, weight in self.arenas])
+        arena = self.arenas[int(rng.choice(len(weights), p=weights / weights.sum()))][0]
+        env, renderer = arena.env, arena.renderer
+        task = env.source.task(epoch_index(index, env.source.size, derive_seed(self.seed, "tasks") % 2**31))
+        _, info = env.reset(options={"task": task})
+        tokens = renderer.open(info["messages"])
+        mask = [False] * len(tokens)
+        for action in env.demonstrate(task, rng, self.flaw_rate):
+            _, _, terminated, truncated, info = env.step(action)
+            sampled = [*renderer.tokenizer.encode(action, add_special_tokens=False), renderer.end_id]
+            tokens += sampled
+            mask += [True] * len(sampled)
+            if terminated or truncated:
+                break
+            new = renderer.append(info["messages"], ended=True)
+            tokens += new
+            mask += [False] * len(new)
+        tokens, mask = tokens[: self.max_length], mask[: self.max_length]
+        return Trajectory(
+            token_ids=tuple(tokens), mask=tuple(mask), logprobs=(0.0,) * len(tokens), versions=(-1,) * len(tokens)
+        )

@@ -1,0 +1,65 @@
+"""Supervised fine-tuning: cross-entropy on the assistant's tokens of demonstrations, and on no other token."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from ..agents.trajectory import Trajectory
+from .algorithms.reductions import token_mean
+from .batch import Row, collate, micro_batches
+from .config import SFTConfig
+from .demonstrations import Demonstrations
+from .optimizer import apply_step, learning_rate
+from .recorder import Recorder, Show
+from .scoring import score
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def sft_step(model: PreTrainedModel, trajectories: list[Trajectory], micro_batch_tokens: int) -> float:
+    """Accumulate the gradient of the mean negative log-likelihood (nats a token) and return that mean."""
+    lengths = np.array([sum(t.mask) for t in trajectories])
+    weights = token_mean(lengths, np.arange(len(trajectories)))
+    rows = [Row(t, np.zeros(len(t.mask)), weight) for t, weight in zip(trajectories, weights, strict=True)]
+    device = next(model.parameters()).device
+    total = 0.0
+    for indexes in micro_batches(rows, micro_batch_tokens):
+        batch = collate([rows[i] for i in indexes], model.config.vocab_size, device)
+        logprobs_N, _ = score(model, batch)
+        loss = -(logprobs_N * batch.weights[:, 1:][batch.mask[:, 1:]]).sum()
+        loss.backward()
+        total += float(loss.detach())
+    return total
+
+
+def train_sft(
+    model: PreTrainedModel,
+    optimizer: torch.optim.Optimizer,
+    demonstrations: Demonstrations,
+    config: SFTConfig,
+    *,
+    first_step: int = 0,
+    recorder: Recorder,
+    show: Show,
+    after_step: Callable[[int], None],
+) -> int:
+    """Take the steps first_step … config.steps, calling `after_step(steps done)` after each; returns the steps done."""
+    model.train()
+    start = time.monotonic()
+    for step in range(first_step, config.steps):
+        trajectories = demonstrations.batch(step, config.batch_size)
+        lr = learning_rate(config.optimizer, step, config.steps)
+        loss = sft_step(model, trajectories, config.micro_batch_tokens)
+        grad_norm = apply_step(optimizer, config.optimizer, lr)
+        recorder.log("sft", step + 1, loss=loss, grad_norm=grad_norm, lr=lr)
+        show.update(step + 1, loss=loss)
+        after_step(step + 1)
+        if config.max_seconds is not None and time.monotonic() - start > config.max_seconds:
+            return step + 1
+    return config.steps
