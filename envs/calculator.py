@@ -15,6 +15,7 @@ from fractions import Fraction
 from ..verifiers.numbers import format_number
 from .errors import ToolError
 from .tool import tool
+from .tool_call import Dialect
 
 MAX_CHARS = 200
 MAX_DEPTH = 32
@@ -148,3 +149,8 @@ def evaluate(expression: str) -> Fraction:
 def calculator(expression: str) -> str:
     """Calculate an expression exactly, for instance 3*(4+5) or 20%*45; the result is a number: 27, 0.5 or 2/3."""
     return format_number(evaluate(expression))
+
+
+def how_to_call(dialect: Dialect) -> str:
+    """The sentence that a system prompt ends with: in the dialect "json" the chat template tells, so it is empty."""
+    return " To calculate, write <calculator>3*4</calculator>." if dialect == "tag" else ""

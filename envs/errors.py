@@ -5,8 +5,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from ..sandbox.errors import LudusError
 
-class EnvError(ValueError):
+
+class EnvError(LudusError):
     """An environment was asked for, or built, in a way that cannot work."""
 
 

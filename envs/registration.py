@@ -2,6 +2,7 @@
 
 A plug-in is a distribution with an entry point in the group `gymnasium.envs`, such as
 `reverse = "reverse_env:register"`. Gymnasium 1.0 and later no longer reads that group, so importing `ludus.envs` does.
+An environment is called what the plug-in registers it as; the name of the entry point plays no part.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 
 import gymnasium
 import pydantic
-from gymnasium.envs.registration import EnvSpec, load_env_creator, namespace
+from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 from .errors import EnvError, did_you_mean
 from .text_env import TextEnv
@@ -27,7 +28,7 @@ GROUP = "gymnasium.envs"
 
 BUILTIN = {
     "ludus/WordMath-v0": "ludus.envs.word_math:WordMath",
-    "ludus/GSM8KSteps-v0": "ludus.envs.gsm8k:GSM8KSteps",
+    "ludus/GSM8KSteps-v0": "ludus.envs.gsm8k_steps:GSM8KSteps",
     "ludus/GSM8K-v0": "ludus.envs.gsm8k:GSM8K",
 }
 
@@ -60,17 +61,16 @@ def load_plugins() -> None:
         if (entry.name, entry.value) in _loaded or half_imported or entry.module == __name__:
             continue  # a plug-in that is importing Ludus right now is loaded at the next call
         _loaded.add((entry.name, entry.value))
-        with namespace(entry.name):
-            try:
-                register = entry.load()
-                if callable(register):
-                    register()
-            except Exception as error:
-                warnings.warn(
-                    f"The environment plug-in {entry.name} = {entry.value} failed ({type(error).__name__}: {error}); "
-                    "correct or uninstall it.",
-                    stacklevel=2,
-                )
+        try:
+            register = entry.load()
+            if callable(register):
+                register()
+        except Exception as error:
+            warnings.warn(
+                f"The environment plug-in {entry.name} = {entry.value} failed ({type(error).__name__}: {error}); "
+                "correct or uninstall it.",
+                stacklevel=2,
+            )
 
 
 def _text_env_class(spec: EnvSpec) -> type[TextEnv] | None:

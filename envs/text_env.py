@@ -1,7 +1,7 @@
 """TextEnv: a Gymnasium environment whose observations and actions are text, with tools and verified rewards.
 
-Invariant: the hidden answer is in no observation and no info, and a reward is always the verdict of `verify` on the
-final answer; where the infrastructure fails there is an InfrastructureError and no reward.
+Invariant: the hidden answer is in no observation and, before the final answer was judged, in no info; a reward is
+always the verdict of `verify` on that answer, and where the infrastructure fails there is an InfrastructureError.
 """
 
 from __future__ import annotations
@@ -206,7 +206,7 @@ class TextEnv(gymnasium.Env[str, str]):
         self.calls.append(CallRecord(tool.name, call.arguments, result, failed))
         return result
 
-    def render(self) -> str | None:  # type: ignore[override]
+    def render(self) -> str | None:
         """The readable episode so far, where render_mode is "ansi"."""
         if self.render_mode is None:
             return None

@@ -14,7 +14,7 @@ import numpy as np
 from ..verifiers.numbers import format_number
 from ..verifiers.numeric import NumericVerifier
 from ..verifiers.verdict import Verdict
-from .calculator import calculator, evaluate
+from .calculator import calculator, evaluate, how_to_call
 from .errors import EnvError, NoDemonstration, did_you_mean
 from .source import ProceduralSource
 from .task import Task
@@ -65,8 +65,8 @@ class WordMath(TextEnv):
             raise EnvError(f"No template has the levels {levels!r} and the names {templates!r}; leave one out.")
         self.seed = seed
         self.verifier = NumericVerifier(("hash", "tag", "boxed", "bare"), units=False)
-        if system_prompt is None and dialect == "tag":
-            system_prompt = f"{self.default_system_prompt} To calculate, write <calculator>3*4</calculator>."
+        if system_prompt is None:
+            system_prompt = self.default_system_prompt + how_to_call(dialect)
         super().__init__(
             ProceduralSource(self._generate, seed),
             tools=(calculator,),

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, get_args
 
+from .errors import VerifierError
 from .numbers import CURRENCY, MINUS, NUMBER, Percent, match_value, parse_number
 
 Rule = Literal["hash", "tag", "boxed", "bare", "last"]
@@ -39,11 +40,11 @@ class Extracted:
 
 
 def check_order(order: Sequence[Rule]) -> None:
-    """Raise ValueError where a rule is unknown or there is none."""
+    """Raise VerifierError where a rule is unknown or there is none."""
     known = get_args(Rule)
     unknown = [rule for rule in order if rule not in known]
     if unknown or not order:
-        raise ValueError(f"Unknown extraction rule {unknown[0] if unknown else ()!r}. Known: {', '.join(known)}.")
+        raise VerifierError(f"Unknown extraction rule {unknown[0] if unknown else ()!r}. Known: {', '.join(known)}.")
 
 
 def _marked(rule: Rule, text: str) -> str | None:

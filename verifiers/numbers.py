@@ -55,10 +55,10 @@ def match_value(match: re.Match[str], percent: Percent = "unit") -> Fraction | N
         parts = (match["whole"] or "0", top, under)
     else:
         parts = ("0", match["left"], match["right"] or "1")
-    whole, top, under = map(_plain, parts)
-    if under == 0:
+    whole, numerator, denominator = map(_plain, parts)
+    if denominator == 0:
         return None
-    value = whole + top / under
+    value = whole + numerator / denominator
     if (match["sign"] or match["inner_sign"] or "+").strip() != "+":
         value = -value
     return value / 100 if match["percent"] and percent == "hundredth" else value

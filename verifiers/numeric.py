@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 
+from .errors import VerifierError
 from .extraction import STRICT, Rule, check_order, extract_answer
 from .numbers import Percent, format_number, parse_number
 from .verdict import Verdict
@@ -32,19 +33,19 @@ class NumericVerifier:
     ) -> None:
         check_order(order)
         if percent not in ("unit", "hundredth"):
-            raise ValueError(f"percent = {percent!r} is unknown; choose 'unit' or 'hundredth'.")
+            raise VerifierError(f"percent = {percent!r} is unknown; choose 'unit' or 'hundredth'.")
         self.order = tuple(order)
         self.units = units
         self.percent: Percent = percent
         self.tolerance = Fraction(tolerance)
         if self.tolerance < 0:
-            raise ValueError(f"tolerance = {tolerance} is negative; give 0 or more.")
+            raise VerifierError(f"tolerance = {tolerance} is negative; give 0 or more.")
 
     def verify(self, gold: str | int | float | Fraction, response: str) -> Verdict:
-        """CORRECT or WRONG; the evidence tells which rule read what. Raises ValueError where gold is no number."""
+        """CORRECT or WRONG; the evidence tells which rule read what. Raises VerifierError where gold is no number."""
         right = gold if isinstance(gold, Fraction) else parse_number(str(gold), self.percent)
         if right is None:
-            raise ValueError(f"The right answer {gold!r} is not a number; correct the task.")
+            raise VerifierError(f"The right answer {gold!r} is not a number; correct the task.")
         found = extract_answer(response, self.order, self.units, self.percent)
         expected = format_number(right)
         if found is None:
