@@ -1,7 +1,11 @@
-"""Batch: trajectories as padded tensors, cut into micro-batches whose losses add up to the loss of the whole step.
+"""Batch: trajectories as tensors, cut into micro-batches whose losses add up to the loss of the whole step.
 
 Invariant: every number that says how a token counts (advantage, weight) is fixed before the step is cut, so the
-gradient does not depend on how it is cut (tests/test_policy_gradient.py).
+gradient does not depend on how it is cut, padded or packed (tests/test_policy_gradient.py).
+
+Trajectories that open with the same prompt, as those of a group do, are packed into one row: the prompt once, then each
+continuation, which attends to the prompt and to itself. With eight short answers to one question that is a third of
+the arithmetic.
 """
 
 from __future__ import annotations
@@ -32,80 +36,127 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Rows padded on the right to the longest: all tensors are [B, T]; kept is [B, T, V] or None.
+class Pack:
+    """Rows (by index) that share their first `prefix` tokens; length: tokens of the whole pack."""
 
-    mask is true where the policy sampled the token, weights is 0 elsewhere.
+    rows: tuple[int, ...]
+    prefix: int
+    length: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Packs padded on the right, and one entry for each sampled token.
+
+    token_ids_BT, positions_BT. segments_BT: 0 for what all rows of a pack see, else the row; None where no pack shares.
+    Over the N sampled tokens: predictor_N: index into the flattened [B * T] of the position that predicts it;
+    targets_N: its id; logprobs_N: as sampled; advantages_N; weights_N; old_N, reference_N and kept_NV, or None;
+    source_N2: row and position it came from.
     """
 
-    token_ids: Tensor
-    mask: Tensor
-    logprobs: Tensor
-    advantages: Tensor
-    weights: Tensor
-    old: Tensor | None
-    reference: Tensor | None
-    kept: Tensor | None
+    token_ids_BT: Tensor
+    positions_BT: Tensor
+    segments_BT: Tensor | None
+    predictor_N: Tensor
+    targets_N: Tensor
+    logprobs_N: Tensor
+    advantages_N: Tensor
+    weights_N: Tensor
+    old_N: Tensor | None
+    reference_N: Tensor | None
+    kept_NV: Tensor | None
+    source_N2: np.ndarray
     temperature: float
 
 
-def collate(rows: Sequence[Row], vocabulary: int, device: torch.device) -> Batch:
-    """Pad rows into one batch. vocabulary: size of the kept-set masks."""
-    shape = (len(rows), max(len(row.trajectory.token_ids) for row in rows))
-    token_ids = np.zeros(shape, np.int64)
-    mask = np.zeros(shape, bool)
-    parts = {
-        name: np.zeros(shape, np.float32) for name in ("logprobs", "advantages", "weights", "old", "reference")
-    }
+def pack_rows(rows: Sequence[Row], share: bool = True) -> list[Pack]:
+    """Packs of the rows, in order of length. Rows share a pack where that does not inflate attention."""
+    prompts: dict[tuple[int, ...], list[int]] = {}
     for index, row in enumerate(rows):
-        length = len(row.trajectory.token_ids)
-        token_ids[index, :length] = row.trajectory.token_ids
-        mask[index, :length] = row.trajectory.mask
-        parts["logprobs"][index, :length] = row.trajectory.logprobs
-        parts["advantages"][index, :length] = row.advantages
-        parts["weights"][index, :length] = np.where(row.trajectory.mask, row.weight, 0.0)
-        if row.old is not None:
-            parts["old"][index, :length] = row.old
-        if row.reference is not None:
-            parts["reference"][index, :length] = row.reference
-
-    def tensor(name: str) -> Tensor:
-        return torch.from_numpy(parts[name]).to(device)
-
-    return Batch(
-        token_ids=torch.from_numpy(token_ids).to(device),
-        mask=torch.from_numpy(mask).to(device),
-        logprobs=tensor("logprobs"),
-        advantages=tensor("advantages"),
-        weights=tensor("weights"),
-        old=tensor("old") if rows[0].old is not None else None,
-        reference=tensor("reference") if rows[0].reference is not None else None,
-        kept=_kept(rows, shape, vocabulary, device),
-        temperature=rows[0].trajectory.temperature,
-    )
+        first = row.trajectory.mask.index(True) if True in row.trajectory.mask else 0
+        key = row.trajectory.token_ids[:first] if share and first else (-1, index)
+        prompts.setdefault(key, []).append(index)
+    packs: list[Pack] = []
+    for prompt, members in prompts.items():
+        lengths = [len(rows[i].trajectory.token_ids) for i in members]
+        prefix = len(prompt) if prompt[0] >= 0 else 0
+        packed = prefix + sum(length - prefix for length in lengths)
+        if len(members) > 1 and packed**2 <= 1.5 * sum(length**2 for length in lengths):
+            packs.append(Pack(tuple(members), prefix, packed))
+        else:
+            packs += [Pack((i,), 0, length) for i, length in zip(members, lengths, strict=True)]
+    return sorted(packs, key=lambda pack: (pack.length, pack.rows))
 
 
-def micro_batches(rows: Sequence[Row], max_tokens: int) -> Iterator[list[int]]:
-    """Indexes of rows in batches of similar length with at most `max_tokens` padded tokens (at least one row each)."""
-    order = sorted(range(len(rows)), key=lambda index: (len(rows[index].trajectory.token_ids), index))
-    batch: list[int] = []
-    for index in order:
-        length = len(rows[index].trajectory.token_ids)
-        if batch and (len(batch) + 1) * length > max_tokens:
+def micro_batches(rows: Sequence[Row], max_tokens: int, share: bool = True) -> Iterator[list[Pack]]:
+    """Packs of similar length with at most `max_tokens` padded tokens (at least one pack each)."""
+    batch: list[Pack] = []
+    for pack in pack_rows(rows, share):
+        if batch and (len(batch) + 1) * pack.length > max_tokens:
             yield batch
             batch = []
-        batch.append(index)
+        batch.append(pack)
     if batch:
         yield batch
 
 
-def _kept(rows: Sequence[Row], shape: tuple[int, int], vocabulary: int, device: torch.device) -> Tensor | None:
-    if all(row.trajectory.kept is None for row in rows):
+def collate(rows: Sequence[Row], packs: Sequence[Pack], vocabulary: int, device: torch.device) -> Batch:
+    """Lay packs out as tensors. vocabulary: width of the kept-set masks."""
+    shape = (len(packs), max(pack.length for pack in packs))
+    token_ids, positions, segments = (np.zeros(shape, np.int64) for _ in range(3))
+    predictor: list[np.ndarray] = []
+    source: list[np.ndarray] = []
+    for b, pack in enumerate(packs):
+        first = rows[pack.rows[0]].trajectory.token_ids
+        token_ids[b, : pack.prefix] = first[: pack.prefix]
+        positions[b, : pack.prefix] = np.arange(pack.prefix)
+        at = pack.prefix
+        for number, index in enumerate(pack.rows, 1):
+            trajectory = rows[index].trajectory
+            end = at + len(trajectory.token_ids) - pack.prefix
+            token_ids[b, at:end] = trajectory.token_ids[pack.prefix :]
+            positions[b, at:end] = np.arange(pack.prefix, len(trajectory.token_ids))
+            segments[b, at:end] = number if len(pack.rows) > 1 else 0
+            sampled = np.flatnonzero(trajectory.mask)
+            sampled = sampled[sampled > 0]
+            before = np.where(sampled > pack.prefix, at + sampled - pack.prefix - 1, sampled - 1)
+            predictor.append(b * shape[1] + before)
+            source.append(np.stack([np.full(len(sampled), index), sampled], 1))
+            at = end
+    source_N2 = np.concatenate(source)
+
+    def gather(values: list[np.ndarray | tuple[float, ...]]) -> Tensor:
+        picked = [np.asarray(values[i], dtype=np.float32)[part[:, 1]] for i, part in zip(order, source, strict=True)]
+        return torch.from_numpy(np.concatenate(picked)).to(device)
+
+    order = [index for pack in packs for index in pack.rows]
+    trajectories = [row.trajectory for row in rows]
+    return Batch(
+        token_ids_BT=torch.from_numpy(token_ids).to(device),
+        positions_BT=torch.from_numpy(positions).to(device),
+        segments_BT=torch.from_numpy(segments).to(device) if segments.any() else None,
+        predictor_N=torch.from_numpy(np.concatenate(predictor)).to(device),
+        targets_N=torch.tensor([trajectories[i].token_ids[t] for i, t in source_N2.tolist()], device=device),
+        logprobs_N=gather([trajectory.logprobs for trajectory in trajectories]),
+        advantages_N=gather([row.advantages for row in rows]),
+        weights_N=torch.tensor([rows[i].weight for i in source_N2[:, 0]], dtype=torch.float32, device=device),
+        old_N=gather([row.old for row in rows]) if rows[0].old is not None else None,  # type: ignore[misc]
+        reference_N=(
+            gather([row.reference for row in rows]) if rows[0].reference is not None else None  # type: ignore[misc]
+        ),
+        kept_NV=_kept(trajectories, source_N2, vocabulary, device),
+        source_N2=source_N2,
+        temperature=trajectories[order[0]].temperature,
+    )
+
+
+def _kept(trajectories: list[Trajectory], source_N2: np.ndarray, vocabulary: int, device: torch.device) -> Tensor | None:
+    if all(trajectory.kept is None for trajectory in trajectories):
         return None
-    kept = torch.ones((*shape, vocabulary), dtype=torch.bool)
-    for index, row in enumerate(rows):
-        for position, ids in enumerate(row.trajectory.kept or ()):
-            if ids is not None:
-                kept[index, position] = False
-                kept[index, position, list(ids)] = True
+    kept = torch.ones((len(source_N2), vocabulary), dtype=torch.bool)
+    for n, (index, position) in enumerate(source_N2.tolist()):
+        ids = (trajectories[index].kept or (None,) * (position + 1))[position]
+        if ids is not None:
+            kept[n] = False
+            kept[n, list(ids)] = True
     return kept.to(device)

@@ -14,7 +14,7 @@ from ..agents.trajectory import Episode, Trajectory
 from .algorithms import Algorithm
 from .batch import Batch, Row, collate, micro_batches
 from .optimizer import NonFiniteError
-from .scoring import score
+from .scoring import can_share_prompts, score
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -51,13 +51,13 @@ def accumulate(
     device = next(model.parameters()).device
     sums: dict[str, float] = {}
     tokens = 0
-    for indexes in micro_batches(rows, micro_batch_tokens):
-        batch = collate([rows[i] for i in indexes], model.config.vocab_size, device)
+    for packs in micro_batches(rows, micro_batch_tokens, can_share_prompts(model)):
+        batch = collate(rows, packs, model.config.vocab_size, device)
         loss, shown = step_loss(algorithm, model, batch)
         if not torch.isfinite(loss):
             raise NonFiniteError(f"The loss is {float(loss.detach())}; no step was taken and the last checkpoint stands.")
         loss.backward()
-        tokens += int(batch.mask[:, 1:].sum())
+        tokens += len(batch.targets_N)
         sums["loss"] = sums.get("loss", 0.0) + float(loss.detach())
         for name, value_N in shown.items():
             sums[name] = sums.get(name, 0.0) + float(value_N.sum())
@@ -66,18 +66,16 @@ def accumulate(
 
 def step_loss(algorithm: Algorithm, model: PreTrainedModel, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
     """The micro-batch's share of the step's loss, and per-token curves [N]: entropy, k1 to the sampler, and others."""
-    where = batch.mask[:, 1:]
     logprobs_N, entropies_N = score(model, batch)
-    old_N = logprobs_N.detach() if batch.old is None else batch.old[:, 1:][where]
-    loss_N, shown = algorithm.loss(logprobs_N, old_N, batch.advantages[:, 1:][where])
-    if algorithm.kl is not None and algorithm.kl_coef > 0 and batch.reference is not None:
-        reference_N = batch.reference[:, 1:][where]
+    old_N = logprobs_N.detach() if batch.old_N is None else batch.old_N
+    loss_N, shown = algorithm.loss(logprobs_N, old_N, batch.advantages_N)
+    if algorithm.kl is not None and algorithm.kl_coef > 0 and batch.reference_N is not None:
         if algorithm.kl_in == "loss":
-            loss_N = loss_N + algorithm.kl_coef * algorithm.kl(logprobs_N, reference_N)
-        shown["kl_reference"] = (logprobs_N - reference_N).detach()
+            loss_N = loss_N + algorithm.kl_coef * algorithm.kl(logprobs_N, batch.reference_N)
+        shown["kl_reference"] = (logprobs_N - batch.reference_N).detach()
     shown["entropy"] = entropies_N
-    shown["kl_sampler"] = (batch.logprobs[:, 1:][where] - logprobs_N).detach()
-    return (loss_N * batch.weights[:, 1:][where]).sum(), shown
+    shown["kl_sampler"] = (batch.logprobs_N - logprobs_N).detach()
+    return (loss_N * batch.weights_N).sum(), shown
 
 
 @torch.no_grad()
@@ -85,12 +83,9 @@ def frozen_logprobs(model: PreTrainedModel, rows: Sequence[Row], micro_batch_tok
     """The log-probability of each token [T] of each row under `model`, 0 where the policy did not sample it."""
     device = next(model.parameters()).device
     result = [np.zeros(len(row.trajectory.token_ids)) for row in rows]
-    for indexes in micro_batches(rows, micro_batch_tokens):
-        batch = collate([rows[i] for i in indexes], model.config.vocab_size, device)
+    for packs in micro_batches(rows, micro_batch_tokens, can_share_prompts(model)):
+        batch = collate(rows, packs, model.config.vocab_size, device)
         logprobs_N, _ = score(model, batch)
-        full = torch.zeros(batch.token_ids.shape, device=device)
-        full[:, 1:][batch.mask[:, 1:]] = logprobs_N
-        values = full.cpu().numpy()
-        for row, index in enumerate(indexes):
-            result[index] = values[row, : len(result[index])]
+        for (row, position), value in zip(batch.source_N2.tolist(), logprobs_N.tolist(), strict=True):
+            result[row][position] = value
     return result

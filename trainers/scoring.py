@@ -22,23 +22,39 @@ def autocast(device: torch.device) -> AbstractContextManager[Any]:
     return nullcontext()
 
 
+def can_share_prompts(model: PreTrainedModel) -> bool:
+    """Whether the model's attention takes the mask that packed prompts need."""
+    return getattr(model.config, "_attn_implementation", "") in ("sdpa", "eager")
+
+
 def score(model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Log-probabilities and entropies (nats, no gradient) of the sampled tokens, both [N] in the order of batch.mask.
+    """Log-probabilities and entropies (nats, no gradient) of the batch's sampled tokens, both [N].
 
     The output layer runs over positions that predict a sampled token, and over no other.
     """
     body: Any = model.base_model
-    with autocast(batch.token_ids.device):
-        # Rows are padded on the right, where causal attention never looks: no attention mask is needed.
-        hidden_BTC = body(input_ids=batch.token_ids, use_cache=False).last_hidden_state
-        predicts_BT = batch.mask[:, 1:]
-        logits_NV = model.get_output_embeddings()(hidden_BTC[:, :-1][predicts_BT]).float()
+    with autocast(batch.token_ids_BT.device):
+        # Padding is on the right, where causal attention never looks, so only shared prompts need a mask.
+        hidden_BTC = body(
+            input_ids=batch.token_ids_BT,
+            position_ids=batch.positions_BT,
+            attention_mask=None if batch.segments_BT is None else attention_mask(batch.segments_BT),
+            use_cache=False,
+        ).last_hidden_state
+        logits_NV = model.get_output_embeddings()(hidden_BTC.flatten(0, 1)[batch.predictor_N]).float()
     if batch.temperature not in (0.0, 1.0):
         logits_NV = logits_NV / batch.temperature
-    if batch.kept is not None:
-        logits_NV = logits_NV.masked_fill(~batch.kept[:, 1:][predicts_BT], -torch.inf)
+    if batch.kept_NV is not None:
+        logits_NV = logits_NV.masked_fill(~batch.kept_NV, -torch.inf)
     logprobs_NV = torch.log_softmax(logits_NV, -1)
-    targets_N1 = batch.token_ids[:, 1:][predicts_BT][:, None]
     with torch.no_grad():
         entropies_N = -(logprobs_NV.exp() * logprobs_NV.clamp(min=-100)).sum(-1)
-    return logprobs_NV.gather(1, targets_N1)[:, 0], entropies_N
+    return logprobs_NV.gather(1, batch.targets_N[:, None])[:, 0], entropies_N
+
+
+def attention_mask(segments_BT: Tensor) -> Tensor:
+    """Additive mask [B, 1, T, T]: a token sees what stands before it in segment 0 and in its own."""
+    earlier_TT = torch.ones(segments_BT.shape[1], segments_BT.shape[1], dtype=torch.bool, device=segments_BT.device)
+    same_BTT = (segments_BT[:, None, :] == 0) | (segments_BT[:, None, :] == segments_BT[:, :, None])
+    seen_BTT = same_BTT & earlier_TT.tril()
+    return torch.zeros(seen_BTT.shape, device=segments_BT.device).masked_fill(~seen_BTT, -torch.inf)[:, None]

@@ -29,10 +29,10 @@ def sft_step(model: PreTrainedModel, trajectories: list[Trajectory], micro_batch
     rows = [Row(t, np.zeros(len(t.mask)), weight) for t, weight in zip(trajectories, weights, strict=True)]
     device = next(model.parameters()).device
     total = 0.0
-    for indexes in micro_batches(rows, micro_batch_tokens):
-        batch = collate([rows[i] for i in indexes], model.config.vocab_size, device)
+    for packs in micro_batches(rows, micro_batch_tokens):
+        batch = collate(rows, packs, model.config.vocab_size, device)
         logprobs_N, _ = score(model, batch)
-        loss = -(logprobs_N * batch.weights[:, 1:][batch.mask[:, 1:]]).sum()
+        loss = -(logprobs_N * batch.weights_N).sum()
         loss.backward()
         total += float(loss.detach())
     return total

@@ -7,17 +7,17 @@ from torch import Tensor
 K3_CLIP = 10.0
 
 
-def k1(logprobs_BT: Tensor, reference_BT: Tensor) -> Tensor:
+def k1(logprobs_N: Tensor, reference_N: Tensor) -> Tensor:
     """`logp - ref`: unbiased, of either sign."""
-    return logprobs_BT - reference_BT
+    return logprobs_N - reference_N
 
 
-def k2(logprobs_BT: Tensor, reference_BT: Tensor) -> Tensor:
+def k2(logprobs_N: Tensor, reference_N: Tensor) -> Tensor:
     """`(logp - ref)^2 / 2`: its gradient is that of the KL divergence."""
-    return (logprobs_BT - reference_BT).square() / 2
+    return (logprobs_N - reference_N).square() / 2
 
 
-def k3(logprobs_BT: Tensor, reference_BT: Tensor) -> Tensor:
+def k3(logprobs_N: Tensor, reference_N: Tensor) -> Tensor:
     """`exp(ref - logp) - 1 - (ref - logp)`: unbiased and never negative, held below K3_CLIP. At 0.1 it is 0.0048374."""
-    difference_BT = (reference_BT - logprobs_BT).clamp(-20, 20)
-    return (difference_BT.exp() - 1 - difference_BT).clamp(max=K3_CLIP)
+    difference_N = (reference_N - logprobs_N).clamp(-20, 20)
+    return (difference_N.exp() - 1 - difference_N).clamp(max=K3_CLIP)

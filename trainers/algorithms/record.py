@@ -36,13 +36,13 @@ Estimator = Callable[[Experience, State], tuple[list[list[np.ndarray]], State]]
 """From an experience to the advantage of each token, [episode][trajectory][T], and the next state."""
 
 PolicyLoss = Callable[..., tuple[Tensor, dict[str, Tensor]]]
-"""(logprobs_BT, old_BT, advantages_BT) to the loss of each token and, by name, what a curve should show of it [B, T]."""
+"""(logprobs_N, old_N, advantages_N) to the loss of each token and, by name, what a curve should show of it [N]."""
 
 Reduction = Callable[..., np.ndarray]
 """(lengths_N, episodes_N) to the weight of each trajectory's tokens in the step's loss, [N]."""
 
 KLTerm = Callable[[Tensor, Tensor], Tensor]
-"""(logprobs_BT, reference_BT) to the term of each token, [B, T]."""
+"""(logprobs_N, reference_N) to the term of each of the N sampled tokens."""
 
 
 @dataclass(frozen=True)
