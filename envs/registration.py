@@ -153,3 +153,12 @@ def _check_options(name: str, cls: type[TextEnv], options: dict[str, Any]) -> No
         except pydantic.ValidationError as error:
             message = error.errors(include_url=False, include_input=False)[0]["msg"]
             raise EnvError(f"{name}: the option {key} = {options[key]!r} is wrong: {message}.") from error
+
+
+def takes_option(name: str, option: str) -> bool:
+    """Whether the environment registered as `name` has a constructor argument `option`. Unknown names raise EnvError."""
+    info = {known.name: known for known in list_envs()}.get(name)
+    if info is None:
+        make_env(name)  # raises, with the nearest spelling
+        return False
+    return option in info.options

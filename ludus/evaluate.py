@@ -1,0 +1,58 @@
+"""evaluate_model: a saved model against one environment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .agents.config import ModelConfig
+from .agents.engine import Sampling
+from .agents.evaluate import EvalResult, evaluate
+from .agents.model import prepare_model
+from .agents.rollout import Arena, Rollout
+from .agents.torch_engine import TorchEngine
+from .envs.registration import make_env, takes_option
+from .trainers.recorder import Show
+
+
+def evaluate_model(
+    env: str,
+    model: str,
+    *,
+    tasks: int = 200,
+    split: str = "test",
+    seed: int = 0,
+    options: dict[str, Any] | None = None,
+    temperature: float = 0.0,
+    max_tokens: int = 256,
+    max_length: int = 2048,
+    slots: int = 64,
+    device: str = "auto",
+    display: Show | None = None,
+) -> EvalResult:
+    """Play `tasks` tasks of an environment once each and return accuracy with its 95% interval, and the episodes.
+
+    model: a model directory, a run folder (its newest checkpoint is taken) or a hub name. temperature 0 is greedy.
+    """
+    from .train import newest_model
+
+    settings = dict(options or {})
+    if takes_option(env, "split"):
+        settings.setdefault("split", split)
+    make_env(env, **settings).close()
+    network, tokenizer = prepare_model(ModelConfig(path=newest_model(model)), seed, device)
+    engine = TorchEngine(network, tokenizer, slots=slots, max_length=max_length)
+    arena = Arena.build(env, lambda: make_env(env, **settings), tokenizer)
+    if display is not None:
+        size = arena.env.source.size
+        display.phase(f"evaluating {env}", tasks if size is None else min(tasks, size))
+    done = 0
+
+    def count(_: object) -> None:
+        nonlocal done
+        done += 1
+        if display is not None:
+            display.update(done)
+
+    with Rollout(engine, {env: arena}, concurrency=slots) as rollout:
+        sampling = Sampling(temperature=temperature, max_tokens=max_tokens)
+        return evaluate(rollout, env, tasks=tasks, sampling=sampling, seed=seed, on_episode=count)

@@ -1,0 +1,301 @@
+"""train_recipe: one run from its recipe to its report, resumable at any moment.
+
+Invariant: everything a run does next follows from its recipe and its newest checkpoint, so a killed run that is resumed
+ends with the weights of one that was not (tests/test_resume.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from .agents.config import EnvConfig, SamplingConfig
+from .agents.engine import Sampling
+from .agents.evaluate import EvalResult, evaluate
+from .agents.model import prepare_model
+from .agents.rollout import Arena, Rollout
+from .agents.seeds import derive_seed
+from .agents.torch_engine import TorchEngine
+from .agents.trajectory import Episode
+from .envs.registration import make_env, takes_option
+from .recipe import Recipe
+from .report import write_report
+from .run_folder import RunFolder
+from .trainers.algorithms import get_algorithm
+from .trainers.checkpoint import Checkpoint, list_checkpoints, load_weights, save_checkpoint, write_folder
+from .trainers.demonstrations import Demonstrations
+from .trainers.optimizer import build_optimizer
+from .trainers.policy import PolicyTrainer
+from .trainers.recorder import Show
+from .trainers.sft import train_sft
+from .trainers.task_stream import TaskStream
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def train_recipe(recipe: Recipe, run: RunFolder, *, resume: bool = False, display: Show) -> list[EvalResult]:
+    """Run a recipe into a folder and return its last evaluation, one result for each environment.
+
+    resume: continue from the newest checkpoint in the folder, or from the start where there is none yet.
+    Everything a user can get wrong is a LudusError.
+    """
+    if recipe.threads is not None:
+        torch.set_num_threads(recipe.threads)
+    with _Session(recipe, run, display) as session:
+        return session.run_all(resume)
+
+
+class _Session:
+    """The parts of one run, put together."""
+
+    def __init__(self, recipe: Recipe, run: RunFolder, display: Show) -> None:
+        self.recipe, self.run, self.display = recipe, run, display
+        if recipe.policy is not None:
+            self.algorithm = get_algorithm(recipe.policy.algorithm, **recipe.policy.options)
+        # The environments first: they fail sooner than a model loads.
+        names = _arena_names(recipe.envs)
+        train_makers = {n: _maker(c, c.options.get("split", "train")) for n, c in zip(names, recipe.envs, strict=True)}
+        test_makers = {n: _maker(c, recipe.eval.split) for n, c in zip(names, recipe.envs, strict=True)}
+        for maker in [*train_makers.values(), *test_makers.values()]:
+            maker()
+        self.model, self.tokenizer = prepare_model(recipe.model, recipe.seed, recipe.device)
+        self.arenas = {n: Arena.build(n, maker, self.tokenizer) for n, maker in train_makers.items()}
+        self.held_out = {f"held-out/{n}": Arena.build(n, maker, self.tokenizer) for n, maker in test_makers.items()}
+        self.weights = [(self.arenas[n], c.weight) for n, c in zip(names, recipe.envs, strict=True)]
+        self.engine = TorchEngine(
+            self.model, self.tokenizer, slots=recipe.engine.slots, max_length=recipe.engine.max_length
+        )
+        concurrency = (recipe.policy.concurrency if recipe.policy else None) or recipe.engine.slots
+        self.rollout = Rollout(self.engine, {**self.arenas, **self.held_out}, concurrency=concurrency)
+        self.sampling = _sampling(recipe.sampling, recipe.engine.deadline_s)
+
+    def __enter__(self) -> _Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.rollout.close()
+
+    def run_all(self, resume: bool) -> list[EvalResult]:
+        """The phases in order, from where the newest checkpoint stands."""
+        start = self._restore() if resume else _Start()
+        recipe = self.recipe
+        results: list[EvalResult] = []
+        if start.phase == "sft" and recipe.sft is not None and not start.finished:
+            if start.step == 0:
+                self.evaluate("start", 0)
+            self._sft(start)
+            start = _Start("sft", recipe.sft.steps, finished=True)
+        if start.phase == "sft":
+            results = self.evaluate("after_sft" if recipe.sft else "start", 0)
+            start = _Start("policy", 0)
+        if recipe.policy is not None:
+            self._policy(start)
+            results = self.evaluate("final", recipe.policy.steps)
+        self._finish()
+        return results
+
+    # Phases
+
+    def _sft(self, start: _Start) -> None:
+        config = self.recipe.sft
+        assert config is not None
+        optimizer = build_optimizer(self.model.parameters(), config.optimizer)
+        if start.optimizer is not None:
+            optimizer.load_state_dict(start.optimizer)
+        demonstrations = Demonstrations(
+            self.weights,
+            config.demonstrations,
+            config.flaw_rate,
+            derive_seed(self.recipe.seed, "sft"),
+            self.recipe.engine.max_length,
+        )
+        self.display.phase("cold start", config.steps)
+
+        def after_step(step: int) -> None:
+            if step % self.recipe.checkpoint.every == 0 and step < config.steps:
+                self._save("sft", step, optimizer, {"finished": False})
+
+        done = train_sft(
+            self.model,
+            optimizer,
+            demonstrations,
+            config,
+            first_step=start.step,
+            recorder=self.run,
+            show=self.display,
+            after_step=after_step,
+        )
+        self._save("sft", done, optimizer, {"finished": True})
+
+    def _policy(self, start: _Start) -> None:
+        recipe, config = self.recipe, self.recipe.policy
+        assert config is not None
+        optimizer = build_optimizer(self.model.parameters(), config.optimizer)
+        stream = TaskStream(self.weights, derive_seed(recipe.seed, "policy"), config.group_size, self.sampling)
+        if start.optimizer is not None:
+            optimizer.load_state_dict(start.optimizer)
+            stream.restore(start.extra["stream"])
+        self.engine.load_weights(self.model, start.step)
+        trainer = PolicyTrainer(
+            model=self.model,
+            optimizer=optimizer,
+            engine=self.engine,
+            rollout=self.rollout,
+            stream=stream,
+            algorithm=self.algorithm,
+            config=config,
+            seed=recipe.seed,
+            recorder=self.run,
+            show=self.display,
+            reference=self._reference() if "reference" in self.algorithm.needs else None,
+            state=start.extra.get("algorithm"),
+            keep_episodes=self._keep_episodes,
+        )
+        self.display.phase(config.algorithm, config.steps)
+
+        def after_step(step: int) -> None:
+            if step % recipe.eval.every == 0 and step < config.steps:
+                self.evaluate("during", step)
+                self.display.phase(config.algorithm, config.steps)
+            if step % recipe.checkpoint.every == 0 or step == config.steps:
+                extra = {"finished": step == config.steps, "stream": stream.state(), "algorithm": trainer.state}
+                self._save("policy", step, optimizer, extra)
+
+        trainer.train(start.step, after_step)
+
+    def _reference(self) -> PreTrainedModel:
+        """A frozen copy of the policy as it was before the first policy step, kept in the run folder."""
+        import copy
+
+        folder = self.run.checkpoints / "reference"
+        if not folder.exists():
+            write_folder(folder, lambda place: self.model.save_pretrained(place))
+        reference = copy.deepcopy(self.model).eval().requires_grad_(False)
+        load_weights(reference, folder)
+        return reference
+
+    def evaluate(self, stage: str, step: int) -> list[EvalResult]:
+        """Greedy accuracy on the held-out split of every environment, logged."""
+        config = self.recipe.eval
+        count = config.tasks if stage == "during" else config.final_tasks or config.tasks
+        self.model.eval()
+        self.engine.load_weights(self.model, self.engine.version)
+        sampling = _sampling(self.recipe.sampling, self.recipe.engine.deadline_s, greedy=True)
+        results = []
+        for name in self.held_out:
+            result = evaluate(self.rollout, name, tasks=count, sampling=sampling, seed=self.recipe.seed)
+            shown = name.removeprefix("held-out/")
+            self.run.log(
+                "eval",
+                step,
+                stage=stage,
+                env=shown,
+                accuracy=result.accuracy,
+                low=result.low,
+                high=result.high,
+                tasks=result.tasks,
+                errors=result.errors,
+                mean_reward=result.mean_reward,
+                baselines=result.baselines,
+                eval_seconds=result.seconds,
+            )
+            beside = "".join(f", {key} {value:.3f}" for key, value in result.baselines.items())
+            self.display.note(
+                f"{shown}, {stage.replace('_', ' ')}, step {step}: held-out accuracy {result.accuracy:.3f} "
+                f"[{result.low:.3f}, {result.high:.3f}] of {result.tasks}{beside}"
+            )
+            kept = result.episodes[: self.recipe.trajectories.eval_episodes]
+            suffix = "" if len(self.held_out) == 1 else "." + shown.replace("/", "_")
+            label = f"eval{suffix}-{step:06d}" if stage == "during" else f"eval{suffix}-{stage}"
+            self.run.write_episodes(label, [self._row(episode, None, step) for episode in kept])
+            results.append(result)
+        return results
+
+    # Keeping
+
+    def _keep_episodes(self, step: int, episodes: list[Episode], advantages: list[list[np.ndarray]]) -> None:
+        config = self.recipe.trajectories
+        if config.episodes and (step == 1 or step % config.every == 0):
+            chosen = list(zip(episodes, advantages, strict=True))[: config.episodes]
+            self.run.write_episodes(f"policy-{step:06d}", [self._row(e, a, step) for e, a in chosen])
+
+    def _row(self, episode: Episode, advantages: list[np.ndarray] | None, step: int) -> dict[str, Any]:
+        tokens = [[self.tokenizer.decode([i]) for i in t.token_ids] for t in episode.trajectories]
+        rounded = None if advantages is None else [[round(float(a), 6) for a in part] for part in advantages]
+        return {**episode.to_json(), "tokens": tokens, "advantages": rounded, "step": step}
+
+    def _save(self, phase: str, step: int, optimizer: torch.optim.Optimizer, extra: dict[str, Any]) -> None:
+        state = {"optimizer": optimizer.state_dict(), "metrics_offset": self.run.metrics_offset(), **extra}
+        keep = self.recipe.checkpoint.keep
+        save_checkpoint(self.run.checkpoints, phase, step, self.model, self.tokenizer, state, keep)
+
+    def _restore(self) -> _Start:
+        found = list_checkpoints(self.run.checkpoints)
+        if not found:
+            self.display.note("No checkpoint yet: the run begins anew.")
+            self.run.truncate_metrics(0)
+            return _Start()
+        newest: Checkpoint = found[-1]
+        state = newest.state()
+        load_weights(self.model, newest.path)
+        self.run.truncate_metrics(state["metrics_offset"])
+        self.display.note(f"Resuming from {newest.path}.")
+        finished = bool(state["finished"])
+        return _Start(newest.phase, newest.step, finished, None if finished else state["optimizer"], state)
+
+    def _finish(self) -> None:
+        path = write_report(self.run.path)
+        found = list_checkpoints(self.run.checkpoints)
+        model = f" The model: {found[-1].path}." if found else ""
+        self.display.note(f"Report: {path}.{model}")
+
+
+@dataclass
+class _Start:
+    """Where a run begins: after `step` steps of `phase`."""
+
+    phase: str = "sft"
+    step: int = 0
+    finished: bool = False
+    optimizer: dict[str, Any] | None = None
+    extra: dict[str, Any] = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        self.extra = self.extra or {}
+
+
+def _sampling(config: SamplingConfig, deadline_s: float | None, greedy: bool = False) -> Sampling:
+    return Sampling(
+        temperature=0.0 if greedy else config.temperature,
+        top_p=1.0 if greedy else config.top_p,
+        top_k=0 if greedy else config.top_k,
+        max_tokens=config.max_tokens,
+        stop=config.stop,
+        deadline_s=deadline_s,
+    )
+
+
+def _arena_names(envs: list[EnvConfig]) -> list[str]:
+    """The environments' names; where one is used twice, numbered."""
+    names = [env.name for env in envs]
+    return [n if names.count(n) == 1 else f"{n}#{names[: i + 1].count(n)}" for i, n in enumerate(names)]
+
+
+def _maker(config: EnvConfig, split: Any) -> Any:
+    """A factory of one environment on one split, where it has splits."""
+    options = dict(config.options)
+    if takes_option(config.name, "split"):
+        options["split"] = split
+    return lambda: make_env(config.name, **options)
+
+
+def newest_model(path: str | Path) -> str:
+    """The model directory meant by `path`: the newest checkpoint where it is a run folder, else `path` itself."""
+    folder = Path(path)
+    found = list_checkpoints(folder / "checkpoints") if (folder / "checkpoints").is_dir() else []
+    return str(found[-1].path) if found else str(path)
