@@ -15,6 +15,7 @@ import math
 import os
 import re
 import time
+import zlib
 from collections.abc import Iterable
 from datetime import datetime
 from enum import Enum
@@ -26,7 +27,9 @@ from .recipe import Recipe, dump_recipe, load_recipe
 from .sandbox.errors import LudusError
 from .tensorboard_log import TensorBoardLog
 from .whole_file import write_whole
+from .yaml_core import dump
 
+SETTINGS = ("recipe.yaml", "evaluation.yaml")
 PHASES = ("sft", "policy", "eval")
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -40,8 +43,10 @@ class RunFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        if not (self.path / "recipe.yaml").is_file():
+        found = [self.path / name for name in SETTINGS if (self.path / name).is_file()]
+        if not found:
             raise RunFolderError(f"{path} {_why_no_run(self.path)}")
+        self.settings = found[0]
         self._metrics_file: IO[bytes] | None = None
         self._tensorboard: TensorBoardLog | None = None
         self._lock: IO[str] | None = None
@@ -52,23 +57,35 @@ class RunFolder:
     def create(cls, recipe: Recipe, out: str | Path | None = None) -> RunFolder:
         """A new folder at `out`, or else one named after the recipe and the time in `recipe.runs_dir`."""
         place = Path(out) if out is not None else _free_name(Path(recipe.runs_dir), recipe.name)
+        return cls._made(place, "recipe.yaml", dump_recipe(recipe))
+
+    @classmethod
+    def create_for_evaluation(cls, settings: dict[str, Any], out: str | Path) -> RunFolder:
+        """A new folder for an evaluation alone: its settings take the place of the recipe."""
+        return cls._made(Path(out), "evaluation.yaml", dump(plain(settings)))
+
+    @classmethod
+    def resume(cls, path: str | Path) -> RunFolder:
+        """The folder of a run that stopped, to be written on. The trainer then calls `truncate_metrics`."""
+        run = cls(path)
+        if run.settings.name != "recipe.yaml":
+            raise RunFolderError(f"{path} holds an evaluation, which cannot be resumed; evaluate again.")
+        return run._locked()
+
+    @classmethod
+    def _made(cls, place: Path, settings: str, text: str) -> RunFolder:
         if place.exists() and (not place.is_dir() or any(place.iterdir())):
             cure = f"continue that run with --resume {place} or " if (place / "recipe.yaml").is_file() else ""
             raise RunFolderError(f"{place} already holds something; {cure}name another folder with --out.")
         try:
             place.mkdir(parents=True, exist_ok=True)
             # First of all, so that a process killed from here on leaves a run that can be resumed.
-            write_whole(place / "recipe.yaml", dump_recipe(recipe))
+            write_whole(place / settings, text)
         except OSError as error:
             raise RunFolderError(f"{place} cannot be made: {error.strerror}; name another with --out.") from None
         run = cls(place)._locked()
         write_whole(place / "environment.json", json.dumps(environment_report(), indent=2) + "\n")
         return run
-
-    @classmethod
-    def resume(cls, path: str | Path) -> RunFolder:
-        """The folder of a run that stopped, to be written on. The trainer then calls `truncate_metrics`."""
-        return cls(path)._locked()
 
     @property
     def recipe(self) -> Recipe:
@@ -126,15 +143,7 @@ class RunFolder:
 
     def metrics(self) -> list[dict[str, Any]]:
         """All rows of metrics.jsonl; a last line that was torn by a kill is left out."""
-        name = self.path / "metrics.jsonl"
-        lines = name.read_bytes().split(b"\n") if name.is_file() else []
-        rows = []
-        for number, line in enumerate(lines[:-1], 1):
-            try:
-                rows.append(json.loads(line))
-            except ValueError:
-                raise RunFolderError(f"{name}, line {number} is not JSON; restore or remove that line.") from None
-        return rows
+        return read_metrics(self.path)
 
     def write_episodes(self, label: str, rows: Iterable[dict[str, Any]]) -> Path:
         """Store episodes to be read, whole or not at all, as trajectories/{label}.jsonl.gz; an older file is replaced.
@@ -147,23 +156,16 @@ class RunFolder:
             raise ValueError(f"label {label!r} may hold letters, digits, dots, dashes and underscores only.")
         text = "".join(json.dumps(plain(row), allow_nan=False) + "\n" for row in rows)
         (self.path / "trajectories").mkdir(exist_ok=True)
-        return write_whole(self._episodes(label), gzip.compress(text.encode(), compresslevel=6, mtime=0))
+        packed = gzip.compress(text.encode(), compresslevel=6, mtime=0)
+        return write_whole(_episodes_file(self.path, label), packed)
 
     def read_episodes(self, label: str) -> list[dict[str, Any]]:
         """The rows that `write_episodes` stored under a label."""
-        file = self._episodes(label)
-        try:
-            return [json.loads(line) for line in gzip.decompress(file.read_bytes()).splitlines()]
-        except FileNotFoundError:
-            known = ", ".join(self.episode_labels()) or "none"
-            raise RunFolderError(f"{self.path} holds no episodes {label}; stored are: {known}.") from None
-        except (OSError, EOFError, ValueError):
-            raise RunFolderError(f"{file} is damaged; remove it.") from None
+        return read_episodes(self.path, label)
 
     def episode_labels(self) -> list[str]:
         """The labels of all stored episodes: the start first, then by step, the final evaluation last."""
-        names = [file.name.removesuffix(".jsonl.gz") for file in (self.path / "trajectories").glob("[!.]*.jsonl.gz")]
-        return sorted(names, key=_label_order)
+        return episode_labels(self.path)
 
     def close(self) -> None:
         """Close the files and release the lock."""
@@ -177,9 +179,6 @@ class RunFolder:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _episodes(self, label: str) -> Path:
-        return self.path / "trajectories" / f"{label}.jsonl.gz"
 
     def _locked(self) -> RunFolder:
         self._lock = (self.path / ".lock").open("w")
@@ -211,6 +210,41 @@ class RunFolder:
         begun = time.time() - self._seconds_before
         for row in rows:
             self._tensorboard.write(row, begun + row["seconds"])
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """The rows of a run's metrics.jsonl, but for a last line that was torn by a kill."""
+    name = run / "metrics.jsonl"
+    lines = name.read_bytes().split(b"\n") if name.is_file() else []
+    rows = []
+    for number, line in enumerate(lines[:-1], 1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            raise RunFolderError(f"{name}, line {number} is not JSON; restore or remove that line.") from None
+    return rows
+
+
+def read_episodes(run: Path, label: str) -> list[dict[str, Any]]:
+    """The episodes that a run stored under a label."""
+    file = _episodes_file(run, label)
+    try:
+        return [json.loads(line) for line in gzip.decompress(file.read_bytes()).splitlines()]
+    except FileNotFoundError:
+        known = ", ".join(episode_labels(run)) or "none"
+        raise RunFolderError(f"{run} holds no episodes {label}; stored are: {known}.") from None
+    except (OSError, EOFError, ValueError, zlib.error):
+        raise RunFolderError(f"{file} is damaged; remove it.") from None
+
+
+def episode_labels(run: Path) -> list[str]:
+    """The labels of the episodes of a run: the start first, then by step, the final evaluation last."""
+    names = [file.name.removesuffix(".jsonl.gz") for file in (run / "trajectories").glob("[!.]*.jsonl.gz")]
+    return sorted(names, key=_label_order)
+
+
+def _episodes_file(run: Path, label: str) -> Path:
+    return run / "trajectories" / f"{label}.jsonl.gz"
 
 
 def plain(value: Any) -> Any:

@@ -1,0 +1,180 @@
+"""report.html: a whole run on one page that needs nothing but a browser.
+
+Invariant: what a model wrote is text in the page and never markup or script (tests/test_report_page.py).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from html import escape
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from . import __version__
+from .curves import Chart, draw, standalone_svg
+from .recipe import Recipe, RecipeError
+from .report_data import STAGES, EnvScores, accuracy_chart, curves, env_scores, tiles, unfinished
+from .report_episodes import pack_episodes, page_json
+from .run_folder import RunFolder, RunFolderError, read_metrics
+from .whole_file import write_whole
+from .yaml_core import parse
+
+SMALL, WIDE, NARROW = (420.0, 220.0), (1180.0, 330.0), (460.0, 300.0)
+
+
+def write_report(run: str | Path) -> Path:
+    """Write report.html into the folder of a run or of an evaluation, from what is there so far; its path.
+
+    Raises RunFolderError where the folder is no run or one of its files is damaged.
+    """
+    folder = RunFolder(run)
+    rows = read_metrics(folder.path)
+    episodes, left_out = pack_episodes(folder.path)
+    recipe = _recipe(folder)
+    settings = folder.settings.read_text(encoding="utf-8")
+    environment = folder.environment
+    hero = accuracy_chart(rows)
+    first, others = curves(rows)
+    scores = env_scores(rows)
+    stages = [name for name in (*STAGES, "latest") if any(name in entry.scores for entry in scores)]
+    if "final" in stages and "latest" in stages:
+        stages.remove("latest")
+    script = _text("report.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    page = _template().render(
+        title=_title(recipe, settings),
+        subtitle=_subtitle(folder.path, recipe, environment),
+        unfinished=unfinished(rows, recipe),
+        tiles=tiles(rows, recipe),
+        hero=_hero(hero) if hero else None,
+        scores=[_table_row(entry, stages) for entry in scores],
+        stages=[{"key": name, "label": STAGES.get(name, "latest")} for name in stages],
+        curves=[_small(chart, f"curve-{i}") for i, chart in enumerate(first)],
+        others=[_small(chart, f"other-{i}") for i, chart in enumerate(others)],
+        episode_count=len(episodes),
+        left_out=left_out,
+        settings=settings,
+        settings_title="Recipe, with every default filled in" if recipe else "Settings",
+        environment=json.dumps(environment, indent=2) if environment else "",
+        version=__version__,
+        data=Markup(page_json(episodes)),
+        style=Markup(_text("report.css")),
+        script=Markup(script),
+        script_hash=f"'sha256-{digest}'",
+    )
+    return write_whole(folder.path / "report.html", page)
+
+
+def write_curve_svg(run: str | Path, path: str | Path) -> Path:
+    """Write the held-out accuracy of a run as an SVG picture of its own, dark on white; its path.
+
+    Raises RunFolderError where the run holds fewer than two evaluations.
+    """
+    folder = RunFolder(run)
+    chart = accuracy_chart(read_metrics(folder.path))
+    if chart is None:
+        raise RunFolderError(f"{run} holds fewer than two evaluations; a curve needs two: let the run go on.")
+    return write_whole(Path(path), standalone_svg(chart))
+
+
+def _hero(chart: Chart) -> dict[str, Any]:
+    return {
+        "title": chart.title,
+        "note": chart.note,
+        "names": _names(chart),
+        "wide": Markup(draw(chart, *WIDE, "accuracy-wide")),
+        "narrow": Markup(draw(chart, *NARROW, "accuracy-narrow")),
+    }
+
+
+def _small(chart: Chart, key: str) -> dict[str, Any]:
+    svg = Markup(draw(chart, *SMALL, key))
+    return {"title": chart.title, "note": chart.note, "names": _names(chart), "svg": svg}
+
+
+def _names(chart: Chart) -> list[str]:
+    return [series.name for series in chart.series] if len(chart.series) > 1 else []
+
+
+def _table_row(entry: EnvScores, stages: Sequence[str]) -> dict[str, Any]:
+    cells = []
+    for stage in stages:
+        score = entry.scores.get(stage)
+        cells.append(
+            score
+            and {
+                "accuracy": f"{100 * score.accuracy:.1f}%",
+                "interval": f"{100 * score.low:.1f} to {100 * score.high:.1f}%",
+                "tasks": f"{score.tasks:,}",
+                "label": score.label if stage == "latest" else "",
+            }
+        )
+    before, after = entry.before, entry.after
+    return {
+        "env": entry.env,
+        "cells": cells,
+        "gain": f"{100 * (after.accuracy - before.accuracy):+.1f} points" if before and after else "",
+        "baselines": [(name, f"{100 * value:.1f}%") for name, value in entry.baselines.items()],
+        "bar": Markup(_interval_bar(entry, stages)),
+    }
+
+
+def _interval_bar(entry: EnvScores, stages: Sequence[str], width: float = 200) -> str:
+    """The scores of one environment on a line from 0 to 1."""
+
+    def x(value: float) -> float:
+        return round(6 + value * (width - 12), 2)
+
+    shown = [stage for stage in stages if stage in entry.scores]
+    height = 12 * len(shown) + 10
+    parts = [f'<svg class="bar" viewBox="0 0 {width:g} {height}" role="img" aria-label="{escape(entry.env, True)}">']
+    for i, stage in enumerate(shown):
+        score, y = entry.scores[stage], 11 + 12 * i
+        parts.append(f'<line class="track" x1="{x(0)}" x2="{x(1)}" y1="{y}" y2="{y}"/>')
+        ends = f'x1="{x(score.low)}" x2="{x(score.high)}" y1="{y}" y2="{y}"'
+        parts.append(f'<line class="interval stage-{stage}" {ends}/>')
+        parts.append(f'<circle class="stage-{stage}" cx="{x(score.accuracy)}" cy="{y}" r="3.5"/>')
+    for value in entry.baselines.values():
+        parts.append(f'<line class="tick" x1="{x(value)}" x2="{x(value)}" y1="2" y2="{height - 2}"/>')
+    return "".join([*parts, "</svg>"])
+
+
+def _recipe(folder: RunFolder) -> Recipe | None:
+    """The recipe; None for an evaluation, and for a run of another version of Ludus whose recipe no longer loads."""
+    try:
+        return folder.recipe if folder.settings.name == "recipe.yaml" else None
+    except RecipeError:
+        return None
+
+
+def _title(recipe: Recipe | None, settings: str) -> str:
+    if recipe:
+        return recipe.name
+    found = parse(settings) or {}
+    return str(found.get("name") or f"{found.get('env')}: {found.get('model')}")
+
+
+def _subtitle(path: Path, recipe: Recipe | None, environment: dict[str, Any]) -> str:
+    parts = [f"run {path.resolve().name}"]
+    if recipe and recipe.policy:
+        parts.append(f"{recipe.policy.algorithm}, seed {recipe.seed}")
+    elif recipe:
+        parts.append(f"supervised, seed {recipe.seed}")
+    parts += environment.get("gpus") or [f"{environment['cpu_count']} CPU cores"] if environment else []
+    return " · ".join(parts)
+
+
+def _template() -> Any:
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(_text("report.html.jinja"))
+
+
+def _text(name: str) -> str:
+    return (resources.files(__package__) / name).read_text(encoding="utf-8")

@@ -1,0 +1,206 @@
+"""What a report says, computed from the files of a run: tiles, the before/after table, curves, episodes to read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .curves import Chart, Series
+from .progress import clock_time, short
+from .recipe import Recipe
+
+Row = dict[str, Any]
+
+STAGES = {"start": "before training", "after_sft": "after supervised start", "final": "after training"}
+CURVES = {
+    "reward": ("Training reward", "mean over the episodes of a step"),
+    "entropy": ("Entropy", "nats per sampled token"),
+    "kl_sampler": ("KL to the sampler", "nats per sampled token, before the step"),
+    "kl_reference": ("KL to the reference", "nats per sampled token"),
+    "length": ("Completion length", "sampled tokens per episode"),
+    "grad_norm": ("Gradient norm", "before clipping"),
+}
+SFT_CURVES = {"loss": ("Supervised loss", "nats per token of the demonstrations")}
+NOT_CURVES = {"phase", "step", "seconds"}
+
+
+@dataclass(frozen=True)
+class Score:
+    """An accuracy with its interval, as one evaluation found it."""
+
+    accuracy: float
+    low: float
+    high: float
+    tasks: int
+    label: str
+
+    @classmethod
+    def of(cls, row: Row, label: str) -> Score:
+        """The score in a metrics row of the phase eval."""
+        return cls(row["accuracy"], row["low"], row["high"], row["tasks"], label)
+
+
+@dataclass(frozen=True)
+class EnvScores:
+    """The evaluations of one environment: by stage, and the baselines beside them."""
+
+    env: str
+    scores: dict[str, Score]
+    baselines: dict[str, float]
+
+    @property
+    def before(self) -> Score | None:
+        """The last score before policy optimisation."""
+        return self.scores.get("after_sft") or self.scores.get("start")
+
+    @property
+    def after(self) -> Score | None:
+        """The final score, or the latest there is."""
+        return self.scores.get("final") or self.scores.get("latest")
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One number that matters. before is shown in front of it, with an arrow."""
+
+    title: str
+    value: str
+    note: str = ""
+    before: str = ""
+
+
+def env_scores(rows: Sequence[Row]) -> list[EnvScores]:
+    """The table: one entry for each environment that was evaluated."""
+    found: dict[str, EnvScores] = {}
+    for row in rows:
+        if row["phase"] != "eval" or row.get("accuracy") is None:
+            continue
+        entry = found.setdefault(row["env"], EnvScores(row["env"], {}, {}))
+        stage = row.get("stage", "during")
+        if stage in STAGES:
+            entry.scores[stage] = Score.of(row, STAGES[stage])
+        else:
+            entry.scores["latest"] = Score.of(row, f"after step {row['step']}")
+        entry.baselines.update({k: v for k, v in (row.get("baselines") or {}).items() if v is not None})
+    return list(found.values())
+
+
+def accuracy_chart(rows: Sequence[Row]) -> Chart | None:
+    """Held-out accuracy over policy steps with its interval; None where nothing was evaluated twice."""
+    series, levels = [], {}
+    scores = env_scores(rows)
+    for entry in scores:
+        points: dict[int, Row] = {}
+        for row in rows:
+            # The score after the supervised start takes the place of the one before it, the final one that of its step.
+            if row["phase"] == "eval" and row["env"] == entry.env and row.get("accuracy") is not None:
+                points[row["step"]] = row
+        steps = sorted(points)
+        if len(steps) < 2:
+            continue
+        columns = [[points[step][name] for step in steps] for name in ("accuracy", "low", "high")]
+        y, low, high = (tuple(column) for column in columns)
+        series.append(Series(entry.env, tuple(map(float, steps)), y, low, high))
+        for name, value in entry.baselines.items():
+            levels[name if len(scores) == 1 else f"{entry.env}: {name}"] = value
+    if not series:
+        return None
+    note = "greedy, with 95% intervals (Wilson)"
+    return Chart("Held-out accuracy", tuple(series), "policy step", levels, (0.0, 1.0), True, note)
+
+
+def curves(rows: Sequence[Row]) -> tuple[list[Chart], list[Chart]]:
+    """(those that everyone looks at, all others): one chart for each metric of the phases policy and sft."""
+    first: list[Chart] = []
+    others: list[Chart] = []
+    for phase, known in (("policy", CURVES), ("sft", SFT_CURVES)):
+        of_phase = [(row["step"], _flat(row)) for row in rows if row["phase"] == phase]
+        groups: dict[str, list[str]] = {name: [] for name in known}
+        for key in dict.fromkeys(key for _, values in of_phase for key in values):
+            groups.setdefault(key.partition("/")[0], []).append(key)
+        for name, keys in groups.items():
+            series = [s for key in keys if (s := _series(of_phase, key, "mean" if len(keys) > 1 else name))]
+            if series:
+                title, note = known.get(name, (name.replace("_", " "), phase))
+                chart = Chart(title, tuple(series), f"{phase} step", note=note)
+                (first if name in known else others).append(chart)
+    return first, others
+
+
+def tiles(rows: Sequence[Row], recipe: Recipe | None) -> list[Tile]:
+    """The numbers at the head of the page."""
+    found = []
+    for entry in env_scores(rows)[:4]:
+        last = entry.after or entry.before
+        if last is None:
+            continue
+        before = entry.before if entry.after is not None and entry.before is not last else None
+        ends = f"{_percent(last.low)} to {_percent(last.high)}, {last.tasks:,} tasks"
+        found.append(
+            Tile(
+                f"Held-out accuracy, {entry.env}",
+                _percent(last.accuracy),
+                f"{last.label}: {ends}",
+                _percent(before.accuracy) if before else "",
+            )
+        )
+    policy = [row for row in rows if row["phase"] == "policy"]
+    if rows:
+        found.append(Tile("Duration", clock_time(rows[-1]["seconds"]), _steps_done(rows, recipe)))
+    episodes = sum(row.get("episodes") or 0 for row in policy)
+    if episodes:
+        found.append(Tile("Training episodes", short(round(episodes)), _failures(policy)))
+        tokens = sum((row.get("episodes") or 0) * (row.get("length") or 0) for row in policy)
+        found.append(Tile("Sampled tokens", short(round(tokens)), _speed(policy)))
+    return found
+
+
+def unfinished(rows: Sequence[Row], recipe: Recipe | None) -> str:
+    """Why the page is not the last word, or nothing where the run has ended."""
+    if recipe is None or any(row["phase"] == "eval" and row.get("stage") == "final" for row in rows):
+        return ""
+    return f"This run has not finished ({_steps_done(rows, recipe) or 'no step was logged'})."
+
+
+def _steps_done(rows: Sequence[Row], recipe: Recipe | None) -> str:
+    parts = []
+    for phase, section in (("sft", recipe and recipe.sft), ("policy", recipe and recipe.policy)):
+        done = max((row["step"] for row in rows if row["phase"] == phase), default=0)
+        if section and done:
+            parts.append(f"{done:,} of {section.steps:,} {phase} steps")
+    return ", ".join(parts)
+
+
+def _failures(policy: Iterable[Row]) -> str:
+    failed = sum(row.get("errors") or 0 for row in policy)
+    return f"{failed:,.0f} lost to the infrastructure" if failed else "none lost to the infrastructure"
+
+
+def _speed(policy: Sequence[Row]) -> str:
+    speeds = sorted(v for row in policy if (v := row.get("rollout_tokens_per_second")) is not None)
+    return f"{speeds[len(speeds) // 2]:,.0f} a second in rollouts (median)" if speeds else ""
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}%"
+
+
+def _flat(row: Row, prefix: str = "") -> dict[str, float]:
+    """The numbers of a row; sections become `name/part`."""
+    found: dict[str, float] = {}
+    for key, value in row.items():
+        if isinstance(value, dict):
+            found |= _flat(value, f"{prefix}{key}/")
+        elif isinstance(value, int | float) and not isinstance(value, bool) and (prefix or key not in NOT_CURVES):
+            found[prefix + key] = value
+    return found
+
+
+def _series(rows: Sequence[tuple[int, dict[str, float]]], key: str, whole: str) -> Series | None:
+    """The line of one metric; `whole` names the one that has no part."""
+    points = {step: values.get(key) for step, values in rows}
+    if sum(value is not None for value in points.values()) < 2:
+        return None
+    steps = sorted(points)
+    return Series(key.partition("/")[2] or whole, tuple(map(float, steps)), tuple(points[step] for step in steps))

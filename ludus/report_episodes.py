@@ -1,0 +1,87 @@
+"""The stored episodes as the report's page holds them: compact, cut to a size that a browser opens at once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from .run_folder import episode_labels, read_episodes
+
+
+def pack_episodes(
+    run: Path, *, most_episodes: int = 800, most_tokens: int = 400_000
+) -> tuple[list[dict[str, Any]], int]:
+    """(packed episodes of all labels, how many were left out). Every label gets the same room."""
+    labels = episode_labels(run)
+    packed: list[dict[str, Any]] = []
+    left_out = 0
+    for label in labels:
+        rows = read_episodes(run, label)
+        tokens = taken = 0
+        for row in rows[: max(1, most_episodes // len(labels))]:
+            tokens += sum(len(trajectory["token_ids"]) for trajectory in row["trajectories"])
+            if taken and tokens > most_tokens // len(labels):
+                break
+            packed.append(pack_episode(label, row))
+            taken += 1
+        left_out += len(rows) - taken
+    return packed, left_out
+
+
+def pack_episode(label: str, row: dict[str, Any]) -> dict[str, Any]:
+    """One stored row with short names; numbers of tokens rounded to four decimals."""
+    kind, _, end = label.rpartition("-")
+    tokens = row.get("tokens") or []
+    advantages = row.get("advantages") or []
+    verdict = row["verdict"]
+    return {
+        "at": f"{kind}, step {int(end)}" if end.isdecimal() else f"{kind}, {end.replace('_', ' ')}",
+        "env": row["env"],
+        "task": row["task_id"],
+        "group": row["group"],
+        "seed": row["seed"],
+        "outcome": "error" if row["error"] else verdict["outcome"] if verdict else "no verdict",
+        "reason": row["error"] or (verdict["reason"] if verdict else ""),
+        "evidence": verdict["evidence"] if verdict else {},
+        "reward": row["reward"],
+        "rewards": row["rewards"],
+        "stop": row["stop_reason"],
+        "seconds": row["seconds"],
+        "messages": row["messages"],
+        "trajectories": [
+            _pack_trajectory(trajectory, _at(tokens, i), _at(advantages, i))
+            for i, trajectory in enumerate(row["trajectories"])
+        ],
+    }
+
+
+def page_json(value: Any) -> str:
+    """value as JSON that may stand inside <script type="application/json">: no `<`, `>` or `&` survives in it."""
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _pack_trajectory(row: dict[str, Any], tokens: list[str] | None, advantages: list[float | None] | None) -> Any:
+    ids, mask = row["token_ids"], row["mask"]
+    return {
+        "ids": ids,
+        "text": tokens if tokens and len(tokens) == len(ids) else [f"⟨{i}⟩" for i in ids],
+        "mask": "".join("1" if sampled else "0" for sampled in mask),
+        "logprobs": [_rounded(v) if sampled else 0 for v, sampled in zip(row["logprobs"], mask, strict=True)],
+        "advantages": [_rounded(v) for v in advantages] if advantages and len(advantages) == len(ids) else None,
+        "versions": row["versions"],
+        "kept": [len(k) if k else 0 for k in row["kept"]] if row.get("kept") else None,
+        "steps": [[step["start"], step["end"], step["reward"]] for step in row.get("steps", [])],
+        "seat": row.get("seat", 0),
+        "parent": row.get("parent"),
+        "fork": row.get("fork_token"),
+    }
+
+
+def _at(values: list[Any], index: int) -> Any:
+    return values[index] if index < len(values) else None
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)

@@ -1,0 +1,326 @@
+"""The report's numbers and files: what stands in a run folder is what the page says."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import re
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ludus.agents.statistics import wilson_interval
+from ludus.agents.trajectory import Episode, Step, Trajectory
+from ludus.curves import Chart, Series, draw, frame_of, moving_mean, ticks
+from ludus.recipe import Recipe, make_recipe
+from ludus.report import write_curve_svg, write_report
+from ludus.report_data import accuracy_chart, curves, env_scores, tiles, unfinished
+from ludus.report_episodes import pack_episodes, page_json
+from ludus.run_folder import RunFolder, RunFolderError
+from ludus.verifiers.verdict import Verdict
+
+WORDS, STEPS = "ludus/WordMath-v0", "ludus/GSM8KSteps-v0"
+POISON = "</script><script>window.poisoned = 1</script><img src=x onerror='window.poisoned = 2'>&lt;b&gt;"
+
+
+def small_recipe(**changes: Any) -> Recipe:
+    data: dict[str, Any] = {
+        "name": "wordmath",
+        "model": {"tiny": {"tags": ["<calculator>", "</calculator>"]}},
+        "envs": [{"name": WORDS, "weight": 2.0}, {"name": STEPS, "options": {"setting": "copy"}}],
+        "sft": {"steps": 120},
+        "policy": {"steps": 300, "groups": 8, "group_size": 8},
+    }
+    return make_recipe({**data, **changes}, "data")
+
+
+def episode_row(
+    rng: random.Random, env: str, group: str, right: bool, advantage: float | None, answer: str = ""
+) -> dict[str, Any]:
+    """One episode over two turns with a tool, character by character, as the trainer stores it."""
+    a, b = rng.randint(11, 99), rng.randint(11, 99)
+    messages = [
+        {"role": "system", "content": "Use the calculator: <calculator>1+1</calculator>. Then give the answer."},
+        {"role": "user", "content": f"Mira packs {a} boxes with {b} pears each.\nHow many pears are that?"},
+        {"role": "assistant", "content": f"<calculator>{a}*{b}</calculator>"},
+        {"role": "tool", "content": str(a * b)},
+        {"role": "assistant", "content": answer or f"#### {a * b if right else a + b}"},
+    ]
+    tokens: list[str] = []
+    mask: list[bool] = []
+    steps = []
+    for message in messages:
+        own = message["role"] == "assistant"
+        opening = [f"<|{message['role']}|>"]
+        body = [*re.findall(r"</?calculator>|[^<]|<", message["content"]), "<|end|>", "\n"]
+        if own:
+            steps.append(Step(len(tokens) + 1, len(tokens) + len(body), 0.0))
+        tokens += opening + body
+        mask += [False] + [own] * (len(body) - 1) + [False]
+    steps[-1] = Step(steps[-1].start, steps[-1].end, float(right))
+    logprobs = [math.log(rng.uniform(0.05, 1.0)) if own else 0.0 for own in mask]
+    trajectory = Trajectory(
+        token_ids=tuple(ord(text[0]) + len(text) for text in tokens),
+        mask=tuple(mask),
+        logprobs=tuple(logprobs),
+        versions=tuple(rng.choice([40, 41]) if own else -1 for own in mask),
+        steps=tuple(steps),
+    )
+    verdict = Verdict.correct("equal to 1,240", found="1240") if right else Verdict.wrong("110 is not 1,240")
+    episode = Episode(
+        id=f"{group}/{rng.random()}",
+        env=env,
+        task_id=f"task-{a}",
+        group=group,
+        seed=rng.randint(0, 9),
+        reward=float(right),
+        rewards={"correct": float(right), "tool": 1.0},
+        verdict=verdict,
+        terminated=True,
+        truncated=False,
+        error=None,
+        stop_reason="answer",
+        messages=tuple(messages),
+        trajectories=(trajectory,),
+        seconds=0.41,
+    )
+    per_token = None if advantage is None else [[advantage if own else 0.0 for own in mask]]
+    return {**episode.to_json(), "tokens": [tokens], "advantages": per_token}
+
+
+def log_eval(run: RunFolder, stage: str, step: int, shares: dict[str, float], n: int = 200) -> None:
+    for env, share in shares.items():
+        low, high = wilson_interval(round(share * n), n)
+        baselines = {"regular expression": 0.9645} if env == STEPS else {}
+        right = round(share * n) / n
+        run.log("eval", step, stage=stage, env=env, accuracy=right, low=low, high=high, tasks=n, baselines=baselines)
+
+
+def build_run(path: Path, recipe: Recipe | None = None, poison: str = POISON) -> Path:
+    """A finished run of two environments, made with the calls that a trainer makes."""
+    rng = random.Random(3)
+    recipe = recipe or small_recipe()
+    with RunFolder.create(recipe, path) as run:
+        log_eval(run, "start", 0, {WORDS: 0.0, STEPS: 0.005})
+        for step in range(1, 121):
+            run.log("sft", step, loss=0.2 + 2.4 * math.exp(-step / 25) + rng.gauss(0, 0.03), grad_norm=1.0, lr=1e-3)
+        log_eval(run, "after_sft", 0, {WORDS: 0.43, STEPS: 0.52})
+        for step in range(1, 301):
+            level = 0.85 - 0.42 * math.exp(-step / 70)
+            run.log(
+                "policy",
+                step,
+                loss=rng.gauss(0, 0.01),
+                reward=level + rng.gauss(0, 0.06),
+                **{f"reward/{WORDS}": level + rng.gauss(0, 0.08), f"reward/{STEPS}": level - 0.1 + rng.gauss(0, 0.08)},
+                entropy=0.5 * math.exp(-step / 150) + rng.gauss(0, 0.02),
+                kl_sampler=abs(rng.gauss(0, 0.0004)),
+                length=30 + 9 * math.exp(-step / 60) + rng.gauss(0, 1.5),
+                grad_norm=float("nan") if step == 100 else abs(rng.gauss(0.6, 0.2)),
+                episodes=64.0,
+                errors=0.0,
+                rollout_tokens_per_second=5200 + rng.gauss(0, 300),
+                lr=1e-3,
+            )
+            if step % 50 == 0 and step < 300:
+                log_eval(run, "during", step, {WORDS: level, STEPS: level - 0.04})
+            if step % 100 == 0:
+                rows = []
+                for group in range(2):
+                    rights = [rng.random() < level for _ in range(8)]
+                    mean = sum(rights) / 8
+                    env = (WORDS, STEPS)[group]
+                    rows += [episode_row(rng, env, f"{step}/{group}", right, right - mean) for right in rights]
+                run.write_episodes(f"policy-{step:06d}", rows)
+        log_eval(run, "final", 300, {WORDS: 0.94, STEPS: 0.915})
+        rows = [episode_row(rng, WORDS, f"eval/{i}", i % 4 > 0, None) for i in range(11)]
+        run.write_episodes("eval-final", [*rows, episode_row(rng, WORDS, "eval/12", False, None, poison)])
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_run(tmp_path_factory.mktemp("runs") / "wordmath-1")
+
+
+def page(run: Path) -> str:
+    return write_report(run).read_text(encoding="utf-8")
+
+
+def test_the_page_loads_nothing_from_anywhere(run: Path) -> None:
+    text = page(run).replace('xmlns="http://www.w3.org/2000/svg"', "").replace('"http://www.w3.org/2000/svg"', "")
+    assert "http://" not in text and "https://" not in text
+    assert not re.search(r"<(link|iframe|img|object|embed)\b", text)
+    assert "default-src 'none'" in text
+
+
+def test_what_a_model_wrote_cannot_leave_its_place(run: Path) -> None:
+    text = page(run)
+    assert "window.poisoned = 1<" not in text
+    assert text.count("<script") == 2 and text.count("</script>") == 2
+    assert "\\u003c/script\\u003e" in text
+
+
+def test_names_and_reasons_are_escaped(tmp_path: Path) -> None:
+    name = "<img src=x onerror=alert(1)>/\"X'-v0"
+    with RunFolder.create(small_recipe(envs=[{"name": name}]), tmp_path / "run") as run:
+        log_eval(run, "start", 0, {name: 0.2})
+        log_eval(run, "final", 300, {name: 0.6})
+        for step in (1, 2):
+            run.log("policy", step, reward=0.5, **{f"reward/{name}": 0.1, "<b>odd": 1.0})
+        text = page(run.path)
+    assert "<img" not in text and "<b>odd" not in text
+
+
+def test_tiles_say_before_and_after(run: Path) -> None:
+    rows = RunFolder(run).metrics()
+    found = {tile.title: tile for tile in tiles(rows, RunFolder(run).recipe)}
+    words = found[f"Held-out accuracy, {WORDS}"]
+    assert (words.before, words.value) == ("43.0%", "94.0%")
+    assert words.note == "after training: 89.8% to 96.5%, 200 tasks"
+    assert found["Training episodes"].value == "19,200"
+    assert found["Duration"].note == "120 of 120 sft steps, 300 of 300 policy steps"
+
+
+def test_the_table_holds_every_stage_with_its_baselines(run: Path) -> None:
+    words, steps = env_scores(RunFolder(run).metrics())
+    assert [words.scores[name].accuracy for name in ("start", "after_sft", "final")] == [0.0, 0.43, 0.94]
+    assert (words.baselines, steps.baselines) == ({}, {"regular expression": 0.9645})
+    text = re.sub(r"\s+", " ", page(run))
+    assert "regular expression <b>96.5%</b>" in text
+    assert "+51.0 points" in text
+
+
+def test_the_accuracy_curve_begins_after_the_supervised_start(run: Path) -> None:
+    chart = accuracy_chart(RunFolder(run).metrics())
+    assert chart is not None
+    assert chart.series[0].x == (0.0, 50.0, 100.0, 150.0, 200.0, 250.0, 300.0)
+    assert chart.series[0].y[0] == 0.43 and chart.series[0].y[-1] == 0.94
+    assert chart.levels == {f"{STEPS}: regular expression": 0.9645}
+
+
+def test_every_metric_has_a_curve_and_parts_share_one(run: Path) -> None:
+    first, others = curves(RunFolder(run).metrics())
+    titles = [chart.title for chart in first]
+    assert titles[:3] == ["Training reward", "Entropy", "KL to the sampler"]
+    assert {"Completion length", "Gradient norm", "Supervised loss"} <= set(titles)
+    assert [series.name for series in first[0].series] == ["mean", WORDS, STEPS]
+    assert {"loss", "lr", "episodes", "rollout tokens per second"} <= {chart.title for chart in others}
+
+
+def test_a_number_that_was_not_finite_leaves_a_gap(run: Path) -> None:
+    first, _ = curves(RunFolder(run).metrics())
+    norm = next(chart for chart in first if chart.title == "Gradient norm")
+    assert norm.series[0].y[99] is None
+    assert draw(norm, 420, 220, "k").count("M") >= 2
+
+
+def test_the_picture_for_a_readme_is_an_image_of_its_own(run: Path, tmp_path: Path) -> None:
+    path = write_curve_svg(run, tmp_path / "curve.svg")
+    root = ElementTree.parse(path).getroot()
+    assert root.get("viewBox") == "0 0 860 380"
+    text = "".join(root.itertext())
+    assert "Held-out accuracy" in text and WORDS in text and "regular expression 96.5%" in text
+
+
+def test_a_run_that_has_just_begun_has_a_page(tmp_path: Path) -> None:
+    with RunFolder.create(small_recipe(), tmp_path / "run") as run:
+        assert "No episodes are stored yet." in page(run.path)
+        assert "This run has not finished (no step was logged)." in page(run.path)
+        with pytest.raises(RunFolderError, match=r"run holds fewer than two evaluations; a curve needs two"):
+            write_curve_svg(run.path, tmp_path / "curve.svg")
+
+
+def test_a_run_in_its_middle_shows_its_latest_score(tmp_path: Path) -> None:
+    with RunFolder.create(small_recipe(sft=None), tmp_path / "run") as run:
+        log_eval(run, "start", 0, {WORDS: 0.1})
+        run.log("policy", 50, reward=0.2, episodes=64)
+        log_eval(run, "during", 50, {WORDS: 0.3})
+        (scores,) = env_scores(run.metrics())
+        assert scores.after is not None and scores.after.label == "after step 50"
+        assert unfinished(run.metrics(), run.recipe) == "This run has not finished (50 of 300 policy steps)."
+        assert "30.0%" in page(run.path)
+
+
+def test_a_supervised_run_needs_no_policy(tmp_path: Path) -> None:
+    with RunFolder.create(small_recipe(policy=None), tmp_path / "run") as run:
+        log_eval(run, "start", 0, {WORDS: 0.1})
+        for step in (1, 2, 3):
+            run.log("sft", step, loss=1.0 / step)
+        log_eval(run, "final", 0, {WORDS: 0.6})
+        text = page(run.path)
+    assert "Supervised loss" in text and "+50.0 points" in text
+
+
+def test_an_episode_without_tokens_or_verdict_is_still_shown(tmp_path: Path) -> None:
+    row = episode_row(random.Random(0), WORDS, "g", True, None)
+    row |= {"trajectories": [], "tokens": None, "verdict": None, "error": "the sandbox died", "reward": None}
+    with RunFolder.create(small_recipe(), tmp_path / "run") as run:
+        run.write_episodes("eval-start", [row])
+        assert "the sandbox died" in page(run.path)
+
+
+def test_an_evaluation_alone_has_a_page(tmp_path: Path) -> None:
+    settings = {"env": WORDS, "model": "some/model", "tasks": 12}
+    with RunFolder.create_for_evaluation(settings, tmp_path / "evaluation") as run:
+        log_eval(run, "final", 0, {WORDS: 0.5})
+        run.write_episodes("eval-final", [episode_row(random.Random(0), WORDS, "g", True, None)])
+        text = page(run.path)
+        assert f"{WORDS}: some/model" in text
+        with pytest.raises(RunFolderError, match="holds an evaluation, which cannot be resumed"):
+            RunFolder.resume(run.path)
+
+
+def test_a_run_of_another_version_still_has_a_page(tmp_path: Path) -> None:
+    with RunFolder.create(small_recipe(), tmp_path / "run") as run:
+        (run.path / "recipe.yaml").write_text("name: older\nforgotten_key: 1\n")
+        assert "<h1>older</h1>" in page(run.path)
+
+
+@given(st.text())
+def test_text_in_the_page_data_is_neither_changed_nor_markup(text: str) -> None:
+    written = page_json([text])
+    assert json.loads(written) == [text]
+    assert not set("<>&\u2028\u2029") & set(written)
+
+
+numbers = st.floats(-1e9, 1e9, allow_nan=False).map(lambda value: round(value, 6))
+
+
+@given(st.lists(st.none() | numbers, min_size=2, max_size=90))
+def test_any_line_can_be_drawn(values: list[float | None]) -> None:
+    series = Series("<s>", tuple(map(float, range(len(values)))), tuple(values))
+    chart = Chart("a & b", (series,))
+    root = ElementTree.fromstring(draw(chart, 420, 220, "k"))
+    assert "nan" not in ElementTree.tostring(root, encoding="unicode").lower().replace("nance", "")
+    frame = frame_of(chart, 420, 220)
+    if not chart.smoothed:
+        assert all(frame.top - 0.1 <= frame.y(v) <= 220 - frame.bottom + 0.1 for v in values if v is not None)
+
+
+@given(low=numbers, size=st.floats(1e-6, 1e9))
+def test_ticks_are_round_ordered_and_inside(low: float, size: float) -> None:
+    found = ticks(low, low + size, 4)
+    assert 1 <= len(found) <= 10
+    assert found == sorted(found)
+    assert low - size * 1e-3 <= found[0] and found[-1] <= low + size * 1.001
+
+
+def test_the_moving_mean_keeps_gaps() -> None:
+    assert moving_mean([1.0, None, 3.0, 5.0], 1) == [1.0, None, 4.0, 4.0]
+
+
+def test_the_page_keeps_a_size_that_opens_at_once(tmp_path: Path) -> None:
+    with RunFolder.create(small_recipe(), tmp_path / "run") as run:
+        rows = [episode_row(random.Random(i), WORDS, "g", True, 0.5) for i in range(8)]
+        for label in ("policy-000001", "policy-000002"):
+            run.write_episodes(label, rows)
+        packed, left_out = pack_episodes(run.path, most_episodes=10)
+        assert ([episode["at"] for episode in packed], left_out) == (["policy, step 1"] * 5 + ["policy, step 2"] * 5, 6)
+        packed, left_out = pack_episodes(run.path, most_tokens=1)
+        assert (len(packed), left_out) == (2, 14)
