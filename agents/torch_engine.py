@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 PREFILL_TOKENS = 16384
-UNIFORMS = 32
 
 
 class EngineError(LudusError):
@@ -56,7 +55,7 @@ class _Request:
     generator: torch.Generator
     limit: int
     deadline: float | None
-    sampled: int = 0
+    started: int = 0
     kept: list[tuple[int, ...]] = field(default_factory=list)
 
 
@@ -96,6 +95,7 @@ class TorchEngine:
         self._clock = itertools.count()
         self._loop_task: asyncio.Task[None] | None = None
         self._patience = 0
+        self._ticks = 0
         device = self.decoder.device
         self._token = torch.zeros(self.slots, dtype=torch.long, device=device)
         self._length = torch.zeros(self.slots, dtype=torch.long, device=device)
@@ -105,7 +105,8 @@ class TorchEngine:
         self._temperature = torch.ones(self.slots, device=device)
         self._top_p = torch.ones(self.slots, device=device)
         self._top_k = torch.zeros(self.slots, dtype=torch.long, device=device)
-        self._uniforms = torch.zeros(self.slots, UNIFORMS, dtype=torch.float64, device=device)
+        # One column more than can be sampled: what idle rows compute goes there.
+        self._uniforms = torch.zeros(self.slots, max_length + 1, dtype=torch.float64, device=device)
         self._out_tokens = torch.zeros(self.slots, max_length + 1, dtype=torch.long, device=device)
         self._out_logprobs = torch.zeros(self.slots, max_length + 1, device=device)
         self._rows = self.decoder.rows
@@ -263,8 +264,7 @@ class TorchEngine:
         for leader, request in followers:
             assert leader.session.slot is not None and request.session.slot is not None
             self.decoder.copy_slot(leader.session.slot, request.session.slot, len(leader.tokens) - 1)
-        for request in self._ready:
-            self._start(request)
+        self._start(self._ready)
         self._ready.clear()
 
     def _prefill_rows(self, rows: list[tuple[_Request, list[int]]], size: int) -> None:
@@ -274,21 +274,31 @@ class TorchEngine:
         starts = [len(request.session.cached) for request, _ in rows]
         self.decoder.prefill(slots, tokens, torch.tensor(starts, device=device), max(starts))
 
-    def _start(self, request: _Request) -> None:
-        slot, sampling = request.session.slot, request.sampling
-        assert slot is not None
-        request.session.cached = request.tokens[:-1]
-        self._running[slot] = request
-        self._token[slot] = request.tokens[-1]
-        self._length[slot] = len(request.tokens) - 1
-        self._longest = max(self._longest, len(request.tokens) - 1)
-        self._sampled[slot] = 0
-        self._limit[slot] = request.limit
-        self._active[slot] = True
-        self._temperature[slot] = sampling.temperature
-        self._top_p[slot] = sampling.top_p
-        self._top_k[slot] = sampling.top_k
-        self._uniforms[slot] = torch.rand(UNIFORMS, generator=request.generator, dtype=torch.float64)
+    def _start(self, requests: list[_Request]) -> None:
+        """Let requests run whose tokens are cached but for the last."""
+        slots = torch.tensor([request.session.slot for request in requests], device=self._rows.device)
+        lengths = [len(request.tokens) - 1 for request in requests]
+        most = max(request.limit for request in requests)
+        uniforms = torch.zeros(len(requests), most, dtype=torch.float64)
+        for row, request in enumerate(requests):
+            assert request.session.slot is not None
+            self._running[request.session.slot] = request
+            request.session.cached = request.tokens[:-1]
+            request.started = self._ticks
+            torch.rand(request.limit, generator=request.generator, out=uniforms[row, : request.limit])
+        self._longest = max(self._longest, *lengths)
+        for state, values in (
+            (self._token, [request.tokens[-1] for request in requests]),
+            (self._length, lengths),
+            (self._sampled, [0] * len(requests)),
+            (self._limit, [request.limit for request in requests]),
+            (self._active, [True] * len(requests)),
+            (self._temperature, [request.sampling.temperature for request in requests]),
+            (self._top_p, [request.sampling.top_p for request in requests]),
+            (self._top_k, [request.sampling.top_k for request in requests]),
+        ):
+            state[slots] = torch.tensor(values, dtype=state.dtype, device=state.device)
+        self._uniforms[slots, :most] = uniforms.to(self._uniforms.device)
 
     def _decode(self) -> None:
         """One token for every running request."""
@@ -297,38 +307,47 @@ class TorchEngine:
         rows = min(max(-(-top // MIN_ROWS) * MIN_ROWS, MIN_ROWS), self.slots)
         active, sampled = self._active[:rows], self._sampled[:rows]
         logits = self.decoder.decode(self._token[:rows], self._length[:rows], self._longest)
-        truncating = [slot for slot, r in self._running.items() if r.sampling.top_p < 1 or r.sampling.top_k]
-        kept = None
-        if truncating:
-            kept = kept_tokens(logits, self._temperature[:rows], self._top_p[:rows], self._top_k[:rows])
-            for slot in truncating:
-                self._running[slot].kept.append(tuple(kept[slot].nonzero()[:, 0].tolist()))
-        uniforms = self._uniforms[:rows].gather(1, (sampled % UNIFORMS)[:, None])[:, 0]
+        kept = self._kept(logits)
+        where = torch.where(active, sampled, self.max_length)[:, None]
+        uniforms = self._uniforms[:rows].gather(1, where)[:, 0]
         tokens, logprobs = sample(logits, uniforms, self._temperature[:rows], kept)
-        where = self._rows[:rows], torch.where(active, sampled, self.max_length)
-        self._out_tokens[where] = tokens
-        self._out_logprobs[where] = logprobs
+        self._out_tokens[:rows].scatter_(1, where, tokens[:, None])
+        self._out_logprobs[:rows].scatter_(1, where, logprobs[:, None])
         self._token[:rows] = torch.where(active, tokens, self._token[:rows])
         self._length[:rows] += active
         sampled += active
+        self._ticks += 1
         self._longest += 1
+        if self._ticks % 16 == 0:
+            self._longest = int(self._length[self._active].max())
         self.generated_tokens += len(self._running)
-        ended = (active & ((tokens == self.end_id) | (sampled >= self._limit[:rows]))).tolist()
-        tokens_list = tokens.tolist()
+        ended = active & ((tokens == self.end_id) | (sampled >= self._limit[:rows]))
+        self._end(ended.nonzero()[:, 0].tolist(), tokens)
+
+    def _kept(self, logits: Tensor) -> Tensor | None:
+        """What truncation keeps, noted for the requests that truncate; None where none does."""
+        slots = [slot for slot, r in self._running.items() if r.sampling.top_p < 1 or r.sampling.top_k]
+        if not slots:
+            return None
+        rows = logits.shape[0]
+        kept = kept_tokens(logits, self._temperature[:rows], self._top_p[:rows], self._top_k[:rows])
+        for slot in slots:
+            self._running[slot].kept.append(tuple(kept[slot].nonzero()[:, 0].tolist()))
+        return kept
+
+    def _end(self, ended: list[int], tokens: Tensor) -> None:
+        """Finish the requests in the slots `ended`, and those that were cancelled, ran out of time, or hit a stop."""
+        for slot in ended:
+            request = self._running[slot]
+            self._finish(slot, request, self._end_reason(request, slot, int(tokens[slot])))
         now = time.monotonic()
         for slot, request in list(self._running.items()):
-            token = tokens_list[slot]
-            request.sampled += 1
             if request.future.done():
                 self._finish(slot, request, None)
-            elif ended[slot]:
-                self._finish(slot, request, self._end_reason(request, slot, token))
-            elif request.sampling.stop and self._stops(request, slot, token):
-                self._finish(slot, request, StopReason.STOP)
             elif request.deadline is not None and now > request.deadline:
                 self._finish(slot, request, StopReason.DEADLINE)
-            elif request.sampled % UNIFORMS == 0:
-                self._uniforms[slot] = torch.rand(UNIFORMS, generator=request.generator, dtype=torch.float64)
+            elif request.sampling.stop and self._stops(request, slot, int(tokens[slot])):
+                self._finish(slot, request, StopReason.STOP)
         if not self._running:
             self._longest = 0
 
@@ -350,14 +369,15 @@ class TorchEngine:
         if token not in self._stop_ends[stops]:
             return False
         longest = max(map(len, stops))
-        tail = self._out_tokens[slot, max(0, request.sampled - longest - 4) : request.sampled].tolist()
+        count = self._ticks - request.started
+        tail = self._out_tokens[slot, max(0, count - longest - 4) : count].tolist()
         before, after = self.tokenizer.decode(tail[:-1]), self.tokenizer.decode(tail)
         return any(after.count(stop) > before.count(stop) for stop in stops)
 
     def _finish(self, slot: int, request: _Request, reason: StopReason | None) -> None:
         del self._running[slot]
         self._active[slot] = False
-        session, count = request.session, request.sampled
+        session, count = request.session, self._ticks - request.started
         if reason is not None:
             tokens = self._out_tokens[slot, :count].tolist()
             session.cached = request.tokens + tokens[:-1]
@@ -408,7 +428,7 @@ class TorchEngine:
         session = self._owner.pop(source)
         self._owner[target] = session
         session.slot = target
-        self.decoder.copy_slot(source, target, len(request.tokens) + request.sampled)
+        self.decoder.copy_slot(source, target, len(request.tokens) + self._ticks - request.started)
         for state in (
             self._token, self._length, self._sampled, self._limit, self._active,
             self._temperature, self._top_p, self._top_k, self._uniforms, self._out_tokens, self._out_logprobs,
