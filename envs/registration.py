@@ -7,6 +7,7 @@ An environment is called what the plug-in registers it as; the name of the entry
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import importlib.metadata
@@ -74,21 +75,43 @@ def load_plugins() -> None:
 
 
 def _text_env_class(spec: EnvSpec) -> type[TextEnv] | None:
+    """The class behind a registered name where it is a TextEnv. Importing it may raise anything."""
     creator: Any = spec.entry_point
     if isinstance(creator, str):
         if creator.startswith("gymnasium."):
             return None
-        try:
-            creator = load_env_creator(creator)
-        except Exception:  # another library's environment whose optional parts are missing
-            return None
+        creator = load_env_creator(creator)
     return creator if inspect.isclass(creator) and issubclass(creator, TextEnv) else None
 
 
 def _text_envs() -> dict[str, type[TextEnv]]:
     load_plugins()
-    classes = {name: _text_env_class(spec) for name, spec in sorted(gymnasium.registry.items())}
-    return {name: cls for name, cls in classes.items() if cls is not None}
+    known: dict[str, type[TextEnv]] = {}
+    for name, spec in sorted(gymnasium.registry.items()):
+        with contextlib.suppress(Exception):  # another library's environment whose optional parts are missing
+            if cls := _text_env_class(spec):
+                known[name] = cls
+    return known
+
+
+def _find(name: str) -> tuple[EnvSpec, type[TextEnv]]:
+    """What is registered as `name`. Raises EnvError with the nearest spelling and all names."""
+    if name not in gymnasium.registry:
+        load_plugins()
+    spec = gymnasium.registry.get(name)
+    try:
+        cls = None if spec is None else _text_env_class(spec)
+    except Exception as error:
+        raise EnvError(f"The environment {name} cannot be loaded ({type(error).__name__}: {error}).") from error
+    if spec is not None and cls is not None:
+        return spec, cls
+    known = _text_envs()
+    spellings = {known_name.split("/")[-1].lower(): known_name for known_name in known}
+    spellings |= {known_name.lower(): known_name for known_name in known}
+    near = difflib.get_close_matches(name.lower()[:100], spellings, n=1, cutoff=0.5)
+    hint = f" Did you mean {spellings[near[0]]!r}?" if near else ""
+    what = "Unknown environment" if spec is None else "Not a text environment:"
+    raise EnvError(f"{what} {name!r}.{hint} Known: {', '.join(known)}.")
 
 
 def _options(cls: type[TextEnv]) -> dict[str, inspect.Parameter]:
@@ -108,18 +131,7 @@ def list_envs() -> list[EnvInfo]:
 
 def make_env(name: str, **options: Any) -> TextEnv:
     """The environment registered as `name`, without wrappers. Raises EnvError: an unknown name or a bad option."""
-    if name not in gymnasium.registry:
-        load_plugins()
-    spec = gymnasium.registry.get(name)
-    cls = None if spec is None else _text_env_class(spec)
-    if spec is None or cls is None:
-        known = _text_envs()
-        near = {known_name.lower(): known_name for known_name in known}
-        short = {known_name.split("/")[-1].lower(): known_name for known_name in known}
-        guess = difflib.get_close_matches(name.lower(), [*near, *short], n=1, cutoff=0.5)
-        hint = f" Did you mean {({**short, **near})[guess[0]]!r}?" if guess else ""
-        what = "Unknown environment" if spec is None else "Not a text environment:"
-        raise EnvError(f"{what} {name!r}.{hint} Known: {', '.join(known)}.")
+    spec, cls = _find(name)
     options = {**spec.kwargs, **options}
     _check_options(name, cls, options)
     env = cls(**options)
@@ -143,7 +155,7 @@ def _check_options(name: str, cls: type[TextEnv], options: dict[str, Any]) -> No
         hints = typing.get_type_hints(cls.__init__, include_extras=True)
     except NameError:  # hints that only a type checker can read
         return
-    for key in options.keys() & hints.keys():
+    for key in [key for key in options if key in hints]:
         try:
             adapter = pydantic.TypeAdapter(hints[key])
         except pydantic.errors.PydanticUserError:  # a protocol or a class: the constructor checks it
@@ -156,9 +168,5 @@ def _check_options(name: str, cls: type[TextEnv], options: dict[str, Any]) -> No
 
 
 def takes_option(name: str, option: str) -> bool:
-    """Whether the environment registered as `name` has a constructor argument `option`. Unknown names raise EnvError."""
-    info = {known.name: known for known in list_envs()}.get(name)
-    if info is None:
-        make_env(name)  # raises, with the nearest spelling
-        return False
-    return option in info.options
+    """Whether the environment registered as `name` has the option. Raises EnvError for an unknown name."""
+    return option in _options(_find(name)[1])

@@ -115,9 +115,7 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         except (ValueError, RecursionError) as error:
             raise TaskError(f"{path}:{number}: the line is not valid JSON ({error}); correct or remove it.") from error
         if not isinstance(row, dict):
-            raise TaskError(
-                f"{path}:{number}: the line must be a JSON object, not {type(row).__name__}; wrap it in {{}}."
-            )
+            raise TaskError(f"{path}:{number}: the line is not a JSON object; write one such as {{...}} on each line.")
         yield number, row
 
 

@@ -121,6 +121,11 @@ class TextEnv(gymnasium.Env[str, str]):
 
     # What Gymnasium and the rollout driver call.
 
+    @property
+    def tool_schemas(self) -> list[dict[str, Any]]:
+        """The tools as a chat template wants them; none in the dialect "tag", which only the system prompt explains."""
+        return [tool.schema for tool in self.tools] if self.dialect == "json" else []
+
     def messages(self, task: Task) -> list[Message]:
         """The messages that open an episode: the system message, if any, and the prompt."""
         opening: list[Message] = [{"role": "system", "content": self.system_prompt}] if self.system_prompt else []

@@ -172,8 +172,7 @@ def share(d: Draw) -> Problem:
 
 @template(1)
 def pour(d: Draw) -> Problem:
-    (name,), b = d.names(1), d.number(4, 16, 2)
-    a = d.number(3, 90)
+    (name,), a, b = d.names(1), d.number(3, 90), d.number(3, 20)
     text = f"{name} pours {a} liters of juice equally into {b} jugs. How many liters are in a jug?"
     return Problem(text, (a, b), (f"{a}/{b}",), ((f"{a}*{b}",), (f"{a}-{b}",)), whole=False)
 
