@@ -23,6 +23,7 @@ class _Phase:
     first: int
     step: int
     busy_s: float = 0.0
+    shown_before: bool = False
     shown: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -81,19 +82,19 @@ class Display:
         if self._progress:
             self._progress.stop()
 
-    def phase(self, name: str, total: int | None = None, *, start: int = 0) -> None:
-        """Begin, or go on with, a phase of `total` steps (None: unknown) of which `start` were done before."""
+    def phase(self, name: str, total: int | None = None) -> None:
+        """Begin, or go on with, a phase of `total` steps (None: unknown)."""
         self._tick()
         phase = self._phases.get(name)
         if phase is None or phase.finished:
-            phase = self._phases[name] = _Phase(name, total, start, start)
+            phase = self._phases[name] = _Phase(name, total, first=0, step=0)
             if self._progress:
                 if name in self._bars:
                     self._progress.remove_task(self._bars[name])
-                self._bars[name] = self._progress.add_task(name, total=total, completed=start, pace="", values="")
+                self._bars[name] = self._progress.add_task(name, total=total, pace="", values="")
         phase.total = total
         self._current = phase
-        if not self._progress and phase.step == start:
+        if not self._progress and not phase.shown_before:
             self._line(f"{name}: {total if total is not None else 'unknown number of'} steps")
 
     def update(self, step: int, **shown: Any) -> None:
@@ -102,6 +103,9 @@ class Display:
             raise RuntimeError("Display.update was called before Display.phase.")
         self._tick()
         phase = self._current
+        if not phase.shown_before:
+            phase.first = max(phase.first, step - 1)  # a resumed run begins in the middle
+            phase.shown_before = True
         phase.step = step
         phase.shown.update(shown)
         if self._progress:

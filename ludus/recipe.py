@@ -100,6 +100,17 @@ def dump_recipe(recipe: Recipe) -> str:
     return dump(recipe.model_dump(mode="json"))
 
 
+def parse_setting(text: str, source: str = "override") -> tuple[str, Any]:
+    """The key and the value of `key=value`; the value is YAML. Raises RecipeError, which begins with source."""
+    key, equals, value = text.partition("=")
+    if not equals or not all(key.split(".")):
+        raise RecipeError(f"{source} {text}: write it as key=value, for instance seed=3.")
+    try:
+        return key, parse(value)
+    except YamlError as error:
+        raise RecipeError(f"{source} {text}: the value is not YAML ({error}); put it in quotes.") from None
+
+
 def _read(path: Path) -> str:
     if path.is_dir():
         raise RecipeError(f"{path} is a folder; name the YAML file in it.")
@@ -118,14 +129,8 @@ def _read(path: Path) -> str:
 
 def _override(data: dict[str, Any], text: str) -> Location:
     """Write one `dotted.key=value` into data; the location that it set."""
-    key, equals, value = text.partition("=")
+    key, parsed = parse_setting(text)
     parts = key.split(".")
-    if not equals or not all(parts):
-        raise RecipeError(f"override {text}: write it as key=value, for instance policy.steps=100.")
-    try:
-        parsed = parse(value)
-    except YamlError as error:
-        raise RecipeError(f"override {text}: the value is not YAML ({error}); put it in quotes.") from None
     here: Any = data
     location: list[int | str] = []
     for part in parts[:-1]:

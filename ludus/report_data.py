@@ -13,6 +13,7 @@ from .recipe import Recipe
 Row = dict[str, Any]
 
 STAGES = {"start": "before training", "after_sft": "after supervised start", "final": "after training"}
+REVERSED = ("final", "latest", "after_sft", "start")
 CURVES = {
     "reward": ("Training reward", "mean over the episodes of a step"),
     "entropy": ("Entropy", "nats per sampled token"),
@@ -50,14 +51,15 @@ class EnvScores:
     baselines: dict[str, float]
 
     @property
-    def before(self) -> Score | None:
-        """The last score before policy optimisation."""
-        return self.scores.get("after_sft") or self.scores.get("start")
+    def after(self) -> Score | None:
+        """The last score there is."""
+        return next((self.scores[name] for name in REVERSED if name in self.scores), None)
 
     @property
-    def after(self) -> Score | None:
-        """The final score, or the latest there is."""
-        return self.scores.get("final") or self.scores.get("latest")
+    def before(self) -> Score | None:
+        """The score at the beginning of what led to the last one; None where there is only one."""
+        found = [self.scores[name] for name in REVERSED if name in self.scores and self.scores[name] is not self.after]
+        return next((score for score in found if not score.label.startswith("after step")), None)
 
 
 @dataclass(frozen=True)
@@ -132,10 +134,9 @@ def tiles(rows: Sequence[Row], recipe: Recipe | None) -> list[Tile]:
     """The numbers at the head of the page."""
     found = []
     for entry in env_scores(rows)[:4]:
-        last = entry.after or entry.before
+        last, before = entry.after, entry.before
         if last is None:
             continue
-        before = entry.before if entry.after is not None and entry.before is not last else None
         ends = f"{_percent(last.low)} to {_percent(last.high)}, {last.tasks:,} tasks"
         found.append(
             Tile(
@@ -158,7 +159,8 @@ def tiles(rows: Sequence[Row], recipe: Recipe | None) -> list[Tile]:
 
 def unfinished(rows: Sequence[Row], recipe: Recipe | None) -> str:
     """Why the page is not the last word, or nothing where the run has ended."""
-    if recipe is None or any(row["phase"] == "eval" and row.get("stage") == "final" for row in rows):
+    last = "final" if recipe and recipe.policy else "after_sft"
+    if recipe is None or any(row["phase"] == "eval" and row.get("stage") in (last, "final") for row in rows):
         return ""
     return f"This run has not finished ({_steps_done(rows, recipe) or 'no step was logged'})."
 

@@ -32,6 +32,7 @@ def pack_episodes(
 def pack_episode(label: str, row: dict[str, Any]) -> dict[str, Any]:
     """One stored row with short names; numbers of tokens rounded to four decimals."""
     kind, _, end = label.rpartition("-")
+    kind = kind.partition(".")[0]  # what follows a dot is the environment, which the row names too
     tokens = row.get("tokens") or []
     advantages = row.get("advantages") or []
     verdict = row["verdict"]

@@ -14,6 +14,7 @@ import json
 import math
 import os
 import re
+import shutil
 import time
 import zlib
 from collections.abc import Iterable
@@ -166,6 +167,12 @@ class RunFolder:
     def episode_labels(self) -> list[str]:
         """The labels of all stored episodes: the start first, then by step, the final evaluation last."""
         return episode_labels(self.path)
+
+    def remove_if_unused(self) -> None:
+        """Close, and remove the folder if the run came to nothing: no row, no episode, no checkpoint."""
+        self.close()
+        if not self.metrics() and not self.episode_labels() and not any(self.checkpoints.glob("*")):
+            shutil.rmtree(self.path)
 
     def close(self) -> None:
         """Close the files and release the lock."""

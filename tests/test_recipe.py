@@ -94,8 +94,8 @@ def test_a_later_override_wins(file: Path) -> None:
         ("envs=[]", "envs = [] needs at least 1 (it has 0)."),
         ("name.first=3", "name is 'wordmath' and has no keys below it."),
         ("model=tiny", "model = 'tiny' must be a section with the keys path, tiny"),
-        ("seed", "write it as key=value, for instance policy.steps=100."),
-        ("policy..steps=3", "write it as key=value, for instance policy.steps=100."),
+        ("seed", "write it as key=value, for instance seed=3."),
+        ("policy..steps=3", "write it as key=value, for instance seed=3."),
         ("seed=[1", "the value is not YAML"),
     ],
 )

@@ -1,0 +1,240 @@
+"""The command line. Each command is one documented function call, and whatever is the user's to fix is one sentence.
+
+Nothing heavy is imported before a command runs, so that `ludus --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .sandbox.errors import LudusError
+
+if TYPE_CHECKING:
+    from .agents.evaluate import EvalResult
+
+BAD_INPUT, INTERRUPTED = 2, 130
+UsageComplaint = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+new = typer.Typer(help="Write something new to start from.", rich_markup_mode=None)
+app.add_typer(new, name="new")
+
+
+class CommandError(LudusError):
+    """Arguments that do not go together."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command `ludus`. Exit codes: 0 done, 2 something the user can fix, 130 interrupted."""
+    try:
+        status = app(args=arguments, prog_name="ludus", standalone_mode=False)
+        sys.stdout.flush()
+    except LudusError as error:
+        _fail(str(error))
+    except UsageComplaint as complaint:
+        _fail(_usage(complaint))
+    except OSError as error:
+        if error.errno == errno.EPIPE:  # the reader, such as `head`, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(0)
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        _fail(f"{error.strerror}{f' while writing {error.filename}' if error.filename else ''}; free some space.")
+    except (KeyboardInterrupt, typer.Abort):
+        _say("interrupted.")
+        sys.exit(INTERRUPTED)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+@app.callback(invoke_without_command=True)
+def ludus(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False
+) -> None:
+    """Evaluate and train language-model agents against rewards that can be verified."""
+    if version:
+        from . import __version__
+
+        print(__version__)
+    elif context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+@app.command()
+def train(
+    recipe: Annotated[str | None, typer.Argument(help="A YAML file, such as recipes/wordmath.yaml.")] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(help="Changes: policy.steps=100 seed=1")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder; else runs/NAME-TIME.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")] = None,
+) -> None:
+    """Train a model by a recipe.
+
+    For example: ludus train recipes/wordmath.yaml policy.steps=100 seed=1
+    """
+    if resume is not None and (recipe is not None or out is not None):
+        raise CommandError("--resume goes on with the run's own recipe in its own folder; leave out everything else.")
+    if resume is None and recipe is None:
+        raise CommandError("name a recipe, such as recipes/wordmath.yaml, or go on with a run by --resume RUN.")
+
+    from .progress import Display
+    from .recipe import load_recipe
+    from .run_folder import RunFolder
+
+    # What can be wrong with the arguments is found before torch is imported.
+    if resume is not None:
+        run = RunFolder.resume(resume)
+    else:
+        run = RunFolder.create(load_recipe(recipe or "", overrides or []), out)
+    with run:
+        try:
+            from .train import train_recipe
+
+            with Display() as display:
+                display.note(f"Run folder: {run.path}")
+                train_recipe(run.recipe, run, resume=resume is not None, display=display)
+        except KeyboardInterrupt:
+            _say(f"interrupted; go on with: ludus train --resume {run.path}")
+            raise typer.Exit(INTERRUPTED) from None
+        except LudusError:
+            if resume is None:
+                run.remove_if_unused()
+            raise
+
+
+@app.command("eval")
+def evaluate(
+    env: Annotated[str, typer.Argument(help="A registered environment; `ludus envs` lists them.")],
+    model: Annotated[str, typer.Option(help="A model directory, a run folder, or a name on the hub.")],
+    tasks: Annotated[int, typer.Option(min=1, help="How many tasks.")] = 200,
+    split: Annotated[str, typer.Option(help="Which split, where the environment has splits.")] = "test",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the tasks and of the sampling.")] = 0,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="Option of the environment: key=value.")] = None,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.0,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens a turn may have.")] = 256,
+    out: Annotated[Path | None, typer.Option(help="A new folder for the episodes, the numbers and a report.")] = None,
+) -> None:
+    """Evaluate a model in an environment.
+
+    For example: ludus eval ludus/WordMath-v0 --model runs/NAME --set levels=[3]
+    """
+    from .evaluation_folder import write_evaluation
+    from .recipe import parse_setting
+
+    options = dict(parse_setting(text, "--set") for text in settings or [])
+    place = Path(model)
+    if not place.exists() and (place.is_absolute() or (len(place.parts) > 1 and place.parent.is_dir())):
+        raise CommandError(f"{model} does not exist; give a model directory, a run folder, or a name on the hub.")
+    if out is not None and out.exists() and any(out.iterdir()):
+        raise CommandError(f"{out} already holds something; name another folder with --out.")
+
+    from .evaluate import evaluate_model
+    from .progress import Display
+
+    arguments: dict[str, Any] = {
+        "tasks": tasks,
+        "split": split,
+        "seed": seed,
+        "options": options,
+        "temperature": temperature,
+        "max_tokens": max_tokens,
+    }
+    with Display() as display:
+        result = evaluate_model(env, model, **arguments, display=display)
+    print(summary(result))
+    if out is not None:
+        print(f"report: {write_evaluation(out, {'env': env, 'model': model, **arguments}, result)}")
+
+
+@app.command()
+def envs() -> None:
+    """List the registered environments."""
+    from .envs.registration import list_envs
+
+    for info in list_envs():
+        print(f"{info.name}\n    {info.summary}")
+        options = [f"{key}={value!r}" for key, value in info.options.items() if key != "render_mode"]
+        print(f"    options: {', '.join(options)}" if options else "    no options")
+
+
+@app.command()
+def view(
+    run: Annotated[Path, typer.Argument(help="The folder of a run or of an evaluation.")],
+    serve: Annotated[bool, typer.Option(help="Serve the report, or only write it and print its path.")] = True,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port on 127.0.0.1; 0 takes a free one.")] = 8642,
+) -> None:
+    """Show the report of a run.
+
+    It is made anew at each visit, so that a run in progress can be watched, and served to this machine only.
+    """
+    from .report import write_report
+    from .viewer import report_server
+
+    if not serve:
+        print(write_report(run))
+        return
+    server = report_server(run, port)
+    print(f"The report is at http://127.0.0.1:{server.server_address[1]}/", flush=True)
+    print("Ctrl-C ends this.", flush=True)
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        server.server_close()
+
+
+@new.command("env")
+def new_environment(
+    name: Annotated[str, typer.Argument(help="Lower-case letters, digits and hyphens, such as word-chess.")],
+    directory: Annotated[Path, typer.Option(help="Where the new folder is made.")] = Path("."),
+) -> None:
+    """Write a new environment.
+
+    It is a distribution of its own, which works at once and is there to be changed.
+    """
+    from .scaffold import new_env
+
+    folder = new_env(name, directory)
+    print(f"{folder} is written. Next: pip install -e {folder}, then change it and run pytest in it.")
+
+
+def summary(result: EvalResult) -> str:
+    """The lines that `ludus eval` prints."""
+    rows = [
+        ("accuracy", f"{result.accuracy:.4f}, 95% interval {result.low:.4f} to {result.high:.4f}"),
+        ("tasks", f"{result.tasks} of {result.env}"),
+        ("reward", f"{result.mean_reward:.4f} on average"),
+        *((f"baseline {name}", f"{value:.4f}") for name, value in result.baselines.items()),
+        ("outcomes", ", ".join(f"{count} {name}" for name, count in sorted(result.outcomes.items()))),
+        ("time", f"{result.seconds:.1f} s"),
+    ]
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:{width}}  {text}" for name, text in rows)
+
+
+def _usage(complaint: Any) -> str:
+    text = str(complaint.format_message()).strip().rstrip(".")
+    if text.startswith("No such option: --") and "." in text:
+        text += "; write overrides without dashes, such as policy.steps=100"
+    context = getattr(complaint, "ctx", None)
+    hint = f"`{context.command_path if context else 'ludus'} --help` shows what there is."
+    return f"{text} {hint}" if text.endswith("?") else f"{text}; {hint}"
+
+
+def _fail(text: str) -> None:
+    for line in text.splitlines():
+        _say(f"error: {line}")
+    sys.exit(BAD_INPUT)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
