@@ -74,6 +74,8 @@ class TextEnv(gymnasium.Env[str, str]):
         max_turns: int = 8,
         render_mode: str | None = None,
     ) -> None:
+        if type(self).verify is TextEnv.verify:
+            raise EnvError(f"{type(self).__name__} must define verify(self, task, response) and return a Verdict.")
         check_dialect(tools, dialect)
         if max_turns < 1:
             raise EnvError(f"max_turns = {max_turns} leaves no turn to answer in; give 1 or more.")
@@ -98,7 +100,7 @@ class TextEnv(gymnasium.Env[str, str]):
     @abstractmethod
     def verify(self, task: Task, response: str) -> Verdict:
         """Judge a final answer. `self.calls` holds the tool calls of the episode."""
-        raise NotImplementedError(f"{type(self).__name__} must define verify(self, task, response).")
+        raise NotImplementedError
 
     def respond(self, task: Task, action: str) -> str | None:
         """The next user message where an action without tool calls is not the final answer; None where it is."""

@@ -40,7 +40,7 @@ class Echo(TextEnv):
 
     def __init__(self, tools: tuple[Tool, ...] = (trouble,), **options: Any) -> None:
         tasks = [Task(f"echo-{word}", f"Say {word[0]}", word) for word in ("alpha", "beta", "gamma")]
-        super().__init__(ListSource(tasks), tools=tools, dialect="tag", **options)
+        super().__init__(ListSource(tasks), tools=tools, **{"dialect": "tag", **options})
 
     def verify(self, task: Task, response: str) -> Verdict:
         if response == "crash":
@@ -192,10 +192,25 @@ def test_the_transcript_is_readable() -> None:
     assert started().render() is None
 
 
-@pytest.mark.parametrize("options", [{"max_turns": 0}, {"render_mode": "human"}, {"dialect": "xml"}])
-def test_a_setting_that_cannot_work_is_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(EnvError):
-        TextEnv(ListSource([]), **options)
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"max_turns": 0}, "leaves no turn to answer in; give 1 or more"),
+        ({"render_mode": "human"}, "Unknown render_mode 'human'; choose 'ansi' or None"),
+        ({"dialect": "xml"}, "Unknown tool dialect 'xml'"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_refused(options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(EnvError, match=sentence):
+        Echo(**options)
+
+
+def test_an_environment_without_a_verifier_is_refused_when_it_is_made() -> None:
+    class Forgetful(TextEnv):
+        pass
+
+    with pytest.raises(EnvError, match=r"Forgetful must define verify\(self, task, response\)"):
+        Forgetful(ListSource([]))
 
 
 def test_an_empty_source_is_told_at_reset() -> None:
