@@ -49,9 +49,8 @@ class Arena:
     def build(cls, name: str, make: Callable[[], TextEnv], tokenizer: Any, on_rewrite: Any = "refuse") -> Arena:
         """Make the first instance and the renderer that its tools call for."""
         env = make()
-        tools = [tool.schema for tool in env.tools]
         roles = ("tool", "user") if env.tools else ("user",)
-        return cls(name, make, Renderer(tokenizer, tools=tools, roles=roles, on_rewrite=on_rewrite), [env])
+        return cls(name, make, Renderer(tokenizer, tools=env.tool_schemas, roles=roles, on_rewrite=on_rewrite), [env])
 
     @property
     def env(self) -> TextEnv:

@@ -9,7 +9,12 @@ import numpy as np
 from ..agents.rollout import Arena
 from ..agents.seeds import derive_seed
 from ..agents.trajectory import Trajectory
+from ..envs.errors import NoDemonstration
 from ..envs.source import epoch_index
+from ..envs.task import Task
+
+TRIES = 16
+"""Tasks without a demonstration that are passed over before the environment counts as having none."""
 
 
 class Demonstrations:
@@ -40,11 +45,11 @@ class Demonstrations:
         weights = np.array([weight for _, weight in self.arenas])
         arena = self.arenas[int(rng.choice(len(weights), p=weights / weights.sum()))][0]
         env, renderer = arena.env, arena.renderer
-        task = env.source.task(epoch_index(index, env.source.size, derive_seed(self.seed, "tasks") % 2**31))
+        task, actions = self._demonstrated(arena, index, rng)
         _, info = env.reset(options={"task": task})
         tokens = renderer.open(info["messages"])
         mask = [False] * len(tokens)
-        for action in env.demonstrate(task, rng, self.flaw_rate):
+        for action in actions:
             _, _, terminated, truncated, info = env.step(action)
             sampled = [*renderer.tokenizer.encode(action, add_special_tokens=False), renderer.end_id]
             tokens += sampled
@@ -58,3 +63,14 @@ class Demonstrations:
         return Trajectory(
             token_ids=tuple(tokens), mask=tuple(mask), logprobs=(0.0,) * len(tokens), versions=(-1,) * len(tokens)
         )
+
+    def _demonstrated(self, arena: Arena, index: int, rng: np.random.Generator) -> tuple[Task, list[str]]:
+        """The task at `index`, or the first after it that the environment can demonstrate."""
+        env, order = arena.env, derive_seed(self.seed, "tasks") % 2**31
+        for offset in range(TRIES):
+            task = env.source.task(epoch_index(index + offset * self.count, env.source.size, order))
+            try:
+                return task, env.demonstrate(task, rng, self.flaw_rate)
+            except NoDemonstration as error:
+                reason = error
+        raise reason
