@@ -36,7 +36,7 @@ def kept_tokens(logits_NV: Tensor, temperature_N: Tensor, top_p_N: Tensor, top_k
 
     top_p keeps the smallest set of likeliest tokens whose probability reaches top_p; top_k 0 keeps all.
     """
-    order_NV = logits_NV.argsort(-1, descending=True, stable=True)
+    order_NV = logits_NV.argsort(dim=-1, descending=True, stable=True)
     ranks_V = torch.arange(logits_NV.shape[1], device=logits_NV.device)
     within_k_NV = (top_k_N[:, None] == 0) | (ranks_V < top_k_N[:, None])
     sorted_NV = (logits_NV.gather(1, order_NV) / torch.where(temperature_N == 0, 1.0, temperature_N)[:, None]).double()
