@@ -62,12 +62,15 @@ class Decoder:
         self.positions = positions[0]
         self.rows = torch.arange(self.slots, device=self.device)
         self.scale = self.head_dim**-0.5
-        self.weights: list[dict[str, Tensor | None]] = []
+        self.weights: list[dict[str, Any]] = []
         self.load(model)
 
     @torch.no_grad()
     def load(self, model: PreTrainedModel) -> None:
         """Copy the weights of `model`, fusing the projections that read the same input."""
+
+        def copy(weight: Tensor) -> Tensor:
+            return weight.detach().to(self.device, self.dtype, copy=True)
 
         def fuse(*parts: Tensor | None) -> Tensor | None:
             if any(part is None for part in parts):
@@ -93,9 +96,9 @@ class Decoder:
                     "down": fuse(mlp.down_proj.weight),
                 }
             )
-        self.embedding = fuse(body.embed_tokens.weight)
-        self.norm = fuse(body.norm.weight)
-        self.head = fuse(model.lm_head.weight)
+        self.embedding = copy(body.embed_tokens.weight)
+        self.norm = copy(body.norm.weight)
+        self.head = copy(model.lm_head.weight)
 
     def _qkv(self, hidden_NC: Tensor, weights: dict[str, Any], cos_N: Tensor, sin_N: Tensor) -> Tensor:
         """Rotated queries and keys, and values: [N, heads + 2 * kv_heads, head_dim]."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from typing import Protocol
 
 
-class StopReason(str, Enum):
+class StopReason(StrEnum):
     """Why a generation ended."""
 
     END = "end"
@@ -42,7 +42,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Completion:
-    """token_ids[n] and logprobs[n] as sampled, the end-of-turn token included; kept[n] under top-p or top-k, else None."""
+    """What was sampled, the end of the turn included: token_ids[n], logprobs[n]; kept[n] under top-p or top-k."""
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]

@@ -47,7 +47,8 @@ def evaluate(
 ) -> EvalResult:
     """Play the first `tasks` tasks of an arena's source once each; a finite source gives at most all it has.
 
-    seed: of the sampling, and of which tasks of a finite source are taken. Raises InfrastructureError if every episode failed.
+    seed: of the sampling, and of which tasks of a finite source are taken. Raises InfrastructureError if every episode
+    failed.
     """
     source = rollout.arenas[arena].env.source
     count = tasks if source.size is None else min(tasks, source.size)

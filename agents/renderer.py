@@ -26,8 +26,8 @@ class TemplateError(LudusError):
 class Renderer:
     """Renders the conversations of one environment for one model.
 
-    tokenizer: with a chat template. tools: JSON schemas that the template may print. roles: those that the environment's
-    messages use after the opening. on_rewrite: what to do with a template that rewrites history: `refuse` raises
+    tokenizer: with a chat template. tools: JSON schemas that the template may print. roles: those that messages of the
+    environment have after the opening. on_rewrite: what to do with a template that rewrites history: `refuse` raises
     TemplateError with the differing text; `segment` lets the rollout start a new trajectory at each turn.
     """
 
@@ -46,7 +46,7 @@ class Renderer:
         if tokenizer.eos_token is None:
             raise TemplateError("The tokenizer names no end-of-turn token; set its eos_token to what ends a turn.")
         self.tokenizer = tokenizer
-        self.tools = list(tools) or None
+        self.tools: list[Any] | None = list(tools) or None
         self.end_id: int = tokenizer.eos_token_id
         self.end_text: str = tokenizer.eos_token
         self.on_rewrite = on_rewrite
@@ -66,8 +66,8 @@ class Renderer:
         return list(self._open(tuple((m["role"], m["content"]) for m in messages)))
 
     def append(self, messages: Sequence[Message], ended: bool) -> list[int]:
-        """Token ids that follow an assistant turn: its end (unless the policy sampled it: `ended`), the new messages, and
-        the beginning of the next assistant turn."""
+        """Token ids that follow an assistant turn: its end (unless the policy sampled it: `ended`), the new messages,
+        and the beginning of the next assistant turn."""
         tokens = list(self._append(tuple((m["role"], m["content"]) for m in messages)))
         return tokens if ended else [self.end_id, *tokens]
 
@@ -76,7 +76,7 @@ class Renderer:
         ids = list(token_ids)
         if ids and ids[-1] == self.end_id:
             ids.pop()
-        return self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return str(self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
     def check_episode(self, messages: Sequence[Message]) -> None:
         """Prove on a finished episode that the template renders it as it was appended; else TemplateError."""
@@ -107,7 +107,10 @@ class Renderer:
     def _render(self, messages: Sequence[Message], generate: bool) -> str:
         try:
             text = self.tokenizer.apply_chat_template(
-                [dict(m) for m in messages], tools=self.tools, tokenize=False, add_generation_prompt=generate
+                [{"role": m["role"], "content": m["content"]} for m in messages],
+                tools=self.tools,
+                tokenize=False,
+                add_generation_prompt=generate,
             )
         except Exception as error:  # Jinja templates raise whatever their author wished
             roles = ", ".join(m["role"] for m in messages)

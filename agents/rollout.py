@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeVar
 
 from ..envs.task import Message, Task
@@ -26,7 +27,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class EpisodeRequest:
-    """One episode to play: `env` names the arena, `group` the tries that share a baseline, `seed` is the episode's own."""
+    """One episode to play. env: name of the arena. group: tries that share a baseline. seed: of this episode alone."""
 
     id: str
     env: str
@@ -38,7 +39,7 @@ class EpisodeRequest:
 
 @dataclass
 class Arena:
-    """An environment as rollouts use it: a factory, the renderer for its conversations, and instances waiting for reuse."""
+    """An environment as rollouts use it: a factory, the renderer of its conversations, instances waiting for reuse."""
 
     name: str
     make: Callable[[], TextEnv]
@@ -96,7 +97,9 @@ class Rollout:
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._runner.close()
 
-    def run(self, requests: Sequence[EpisodeRequest], on_episode: Callable[[Episode], None] | None = None) -> list[Episode]:
+    def run(
+        self, requests: Sequence[EpisodeRequest], on_episode: Callable[[Episode], None] | None = None
+    ) -> list[Episode]:
         """Play all requests and return their episodes in the same order. For callers without an event loop."""
         return self._runner.run(self.play(requests, on_episode))
 
@@ -165,7 +168,7 @@ class Rollout:
             if completion.stop_reason not in (StopReason.END, StopReason.STOP):
                 return record.truncate(completion.stop_reason.value)
             action = record.messages[-1]["content"]
-            _, reward, terminated, truncated, info = await self._off_loop(lambda action=action: env.step(action))
+            _, reward, terminated, truncated, info = await self._off_loop(partial(env.step, action))
             record.earn(reward, info)
             if terminated or truncated:
                 return record.end(terminated, info.get("stop_reason"))

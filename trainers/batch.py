@@ -150,7 +150,9 @@ def collate(rows: Sequence[Row], packs: Sequence[Pack], vocabulary: int, device:
     )
 
 
-def _kept(trajectories: list[Trajectory], source_N2: np.ndarray, vocabulary: int, device: torch.device) -> Tensor | None:
+def _kept(
+    trajectories: list[Trajectory], source_N2: np.ndarray, vocabulary: int, device: torch.device
+) -> Tensor | None:
     if all(trajectory.kept is None for trajectory in trajectories):
         return None
     kept = torch.ones((len(source_N2), vocabulary), dtype=torch.bool)

@@ -42,7 +42,9 @@ class Checkpoint:
         try:
             return torch.load(self.path / STATE_FILE, map_location="cpu", weights_only=True)
         except Exception as error:
-            raise CheckpointError(f"{self.path} cannot be read ({error}); delete it to resume from the one before.") from error
+            raise CheckpointError(
+                f"{self.path} cannot be read ({error}); delete it to resume from the one before."
+            ) from error
 
 
 def save_checkpoint(

@@ -35,13 +35,17 @@ class PolicyConfig(Section):
     """Policy optimisation from verified rewards."""
 
     algorithm: str = Field("grpo", description="a preset of ludus.trainers.algorithms")
-    options: dict[str, object] = Field(default_factory=dict, description="changes to the preset, such as clip_high: 0.28")
+    options: dict[str, object] = Field(
+        default_factory=dict, description="changes to the preset, such as clip_high: 0.28"
+    )
     steps: int = Field(gt=0)
     groups: int = Field(8, gt=0, description="tasks in one step")
     group_size: int = Field(8, gt=0, description="episodes of each task")
     minibatches: int = Field(1, gt=0, description="optimiser steps made from one rollout")
     micro_batch_tokens: int = Field(8192, gt=0, description="padded tokens in one forward pass")
-    concurrency: int | None = Field(None, gt=0, description="episodes in flight; as many as the engine has slots if unset")
+    concurrency: int | None = Field(
+        None, gt=0, description="episodes in flight; as many as the engine has slots if unset"
+    )
     optimizer: OptimizerConfig = OptimizerConfig()
     shuffle_rewards: bool = Field(False, description="control experiment: rewards are shuffled over the batch")
 
@@ -51,7 +55,9 @@ class EvalConfig(Section):
 
     every: int = Field(50, gt=0, description="policy steps between evaluations")
     tasks: int = Field(200, gt=0, description="held-out tasks of each environment")
-    final_tasks: int | None = Field(None, gt=0, description="held-out tasks before and after training; `tasks` if unset")
+    final_tasks: int | None = Field(
+        None, gt=0, description="held-out tasks before and after training; `tasks` if unset"
+    )
     split: str = "test"
 
 

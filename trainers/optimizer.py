@@ -33,7 +33,7 @@ def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
 
 
 def apply_step(optimizer: torch.optim.Optimizer, config: OptimizerConfig, lr: float) -> float:
-    """Clip the accumulated gradient, take one step, and return the norm before clipping. NonFiniteError takes no step."""
+    """Clip the accumulated gradient, take one step, return the norm before clipping. NonFiniteError takes no step."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     norm: Tensor = nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
     value = float(norm)

@@ -40,7 +40,8 @@ class StarvedError(LudusError):
 class PolicyTrainer:
     """Everything one run of policy optimisation works with.
 
-    reference: a frozen copy of the policy before training, where the algorithm needs one. state: the algorithm's memory.
+    reference: a frozen copy of the policy before training, where the algorithm needs one. state: what the algorithm
+    remembers.
     """
 
     model: PreTrainedModel

@@ -55,7 +55,9 @@ def accumulate(
         batch = collate(rows, packs, model.config.vocab_size, device)
         loss, shown = step_loss(algorithm, model, batch)
         if not torch.isfinite(loss):
-            raise NonFiniteError(f"The loss is {float(loss.detach())}; no step was taken and the last checkpoint stands.")
+            raise NonFiniteError(
+                f"The loss is {float(loss.detach())}; no step was taken and the last checkpoint stands."
+            )
         loss.backward()
         tokens += len(batch.targets_N)
         sums["loss"] = sums.get("loss", 0.0) + float(loss.detach())

@@ -1,4 +1,4 @@
-"""Algorithms: small frozen records that name pure functions. `ALGORITHMS` lists the presets, `get_algorithm` adapts one."""
+"""Algorithms: small frozen records that name pure functions. ALGORITHMS lists presets, get_algorithm adapts one."""
 
 from .presets import ALGORITHMS, AlgorithmError, get_algorithm
 from .record import Algorithm, Experience

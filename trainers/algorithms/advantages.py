@@ -18,7 +18,8 @@ Deviation = Literal["bessel", "population", "none"]
 def group_norm(rewards_E: np.ndarray, groups_E: np.ndarray, std: Deviation = "bessel", eps: float = 1e-6) -> np.ndarray:
     """`(R - mean) / (std + eps)` within each group; 0 in a group without spread and in a group of one.
 
-    Source: GRPO, DeepSeekMath (arXiv:2402.03300), section 4.1.2. verl has eps 1e-6, TRL 1e-4, both with Bessel's correction.
+    Source: GRPO, DeepSeekMath (arXiv:2402.03300), section 4.1.2. verl has eps 1e-6 and TRL 1e-4, both with Bessel's
+    correction.
     """
     advantages = np.zeros(len(rewards_E))
     for rows in _groups(groups_E):
@@ -36,7 +37,7 @@ def group_center(rewards_E: np.ndarray, groups_E: np.ndarray) -> np.ndarray:
 
 
 def leave_one_out(rewards_E: np.ndarray, groups_E: np.ndarray) -> np.ndarray:
-    """`R_i - mean of the others` within each group; 0 in a group of one. Source: RLOO (arXiv:2402.14740), equation 8."""
+    """`R_i - mean of the others` in each group; 0 in a group of one. Source: RLOO (arXiv:2402.14740), equation 8."""
     advantages = np.zeros(len(rewards_E))
     for rows in _groups(groups_E):
         rewards = rewards_E[rows]

@@ -1,4 +1,7 @@
-"""KL estimators to a reference policy, in nats for each sampled token. Source: Schulman, "Approximating KL divergence" (2020)."""
+"""KL estimators to a reference policy, in nats for each sampled token.
+
+Source: Schulman, "Approximating KL divergence" (2020).
+"""
 
 from __future__ import annotations
 

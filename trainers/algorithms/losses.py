@@ -16,7 +16,7 @@ def reinforce(logprobs_N: Tensor, old_N: Tensor, advantages_N: Tensor) -> tuple[
 def ppo_clip(
     logprobs_N: Tensor, old_N: Tensor, advantages_N: Tensor, clip_low: float = 0.2, clip_high: float = 0.2
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """`-min(r A, clip(r, 1 - clip_low, 1 + clip_high) A)` with the ratio r of each token, its logarithm held within ±20.
+    """`-min(r A, clip(r, 1 - clip_low, 1 + clip_high) A)` with r each token's ratio, its logarithm held within ±20.
 
     Source: PPO (arXiv:1707.06347), equation 7; two bounds: DAPO (arXiv:2503.14476), equation 10.
     """

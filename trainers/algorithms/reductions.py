@@ -1,6 +1,6 @@
 """Reductions: what share of the step's loss each trajectory's tokens have.
 
-A reduction is a weight for each trajectory, over the *whole* optimiser step, so that cutting the step into micro-batches
+A reduction is a weight for each trajectory, over the *whole* optimiser step, so that cutting it into micro-batches
 cannot change the gradient. lengths_N: sampled tokens of each trajectory. episodes_N: the episode it belongs to, as a
 number; all reductions here count episodes, and an episode's length is that of all its trajectories.
 """
