@@ -28,7 +28,7 @@ class ModelError(LudusError):
 def character_tokenizer(tags: tuple[str, ...] = ()) -> PreTrainedTokenizerBase:
     """A tokenizer with one token for each printable ASCII character, newline, each role, and each of `tags`.
 
-    A character outside the alphabet becomes <|unknown|>. In the chat template a message is one role token, the text, and
+    A character outside the alphabet becomes <|unknown|>. In the chat template a message is a role token, the text and
     <|end|>.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers

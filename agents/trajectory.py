@@ -28,9 +28,9 @@ class Trajectory:
     """One flat token sequence of length T, as the trainer will use it.
 
     token_ids[T]. mask[T]: true where the policy sampled the token. logprobs[T]: of sampled tokens, under the
-    distribution that they were really drawn from, 0.0 elsewhere. versions[T]: policy version that sampled the token, -1 elsewhere.
-    kept[T]: where sampling was truncated, the token ids that were kept (None where the token was not sampled), else
-    None.
+    distribution that they were really drawn from, 0.0 elsewhere. versions[T]: policy version that sampled the token, -1
+    elsewhere. kept[T]: where sampling was truncated, the token ids that were kept (None where the
+    token was not sampled), else None.
     """
 
     token_ids: tuple[int, ...]
