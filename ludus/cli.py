@@ -100,9 +100,11 @@ def train(
         try:
             from .train import train_recipe
 
+            _quiet_transformers()
             with Display() as display:
                 display.note(f"Run folder: {run.path}")
                 train_recipe(run.recipe, run, resume=resume is not None, display=display)
+            print(run.path)
         except KeyboardInterrupt:
             _say(f"interrupted; go on with: ludus train --resume {run.path}")
             raise typer.Exit(INTERRUPTED) from None
@@ -140,6 +142,8 @@ def evaluate(
 
     from .evaluate import evaluate_model
     from .progress import Display
+
+    _quiet_transformers()
 
     arguments: dict[str, Any] = {
         "tasks": tasks,
@@ -219,6 +223,13 @@ def summary(result: EvalResult) -> str:
     ]
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:{width}}  {text}" for name, text in rows)
+
+
+def _quiet_transformers() -> None:
+    """Our own display shows progress; theirs would write into it."""
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
 
 
 def _usage(complaint: Any) -> str:

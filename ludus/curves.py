@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from html import escape
 from statistics import fmean
 
-MARKED_POINTS = 60
+MARKED_POINTS = 30
+LINE_POINTS = 60
 DRAWN_POINTS = 400
 HOVERED_POINTS = 1000
 COLOURS = 6
@@ -45,7 +46,7 @@ class Chart:
     @property
     def smoothed(self) -> bool:
         """Whether lines are drawn as a moving mean over faint raw values: many points, no intervals."""
-        return not any(s.low for s in self.series) and max(len(s.x) for s in self.series) > MARKED_POINTS
+        return not any(s.low for s in self.series) and max(len(s.x) for s in self.series) > LINE_POINTS
 
 
 @dataclass(frozen=True)
@@ -210,7 +211,7 @@ def _line(chart: Chart, series: Series, frame: Frame, colour: int) -> list[str]:
         parts.append(f'<path class="raw line-{colour}" d="{_path(x, y, frame)}"/>')
         y = moving_mean(y, max(1, len(y) // 40))
     parts.append(f'<path class="line line-{colour}" d="{_path(x, y, frame)}"/>')
-    if not chart.smoothed:
+    if len(x) <= MARKED_POINTS:
         for here, value in zip(x, y, strict=True):
             if value is not None:
                 parts.append(f'<circle class="dot dot-{colour}" cx="{frame.x(here)}" cy="{frame.y(value)}" r="3"/>')

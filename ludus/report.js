@@ -222,7 +222,7 @@ function facts(episode) {
     ["stored at", episode.at],
     ["environment", episode.env],
     ["task", episode.task],
-    ["seed", String(episode.seed)],
+    ["seed", episode.seed],
     ["seconds", number(episode.seconds, 2)],
   ].filter((row) => row[1] !== null && row[1] !== "");
   return make("dl", { className: "facts" }, ...rows.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))));

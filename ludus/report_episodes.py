@@ -41,7 +41,7 @@ def pack_episode(label: str, row: dict[str, Any]) -> dict[str, Any]:
         "env": row["env"],
         "task": row["task_id"],
         "group": row["group"],
-        "seed": row["seed"],
+        "seed": str(row["seed"]),  # may exceed what JavaScript's numbers hold
         "outcome": "error" if row["error"] else verdict["outcome"] if verdict else "no verdict",
         "reason": row["error"] or (verdict["reason"] if verdict else ""),
         "evidence": verdict["evidence"] if verdict else {},

@@ -252,9 +252,9 @@ def test_a_supervised_run_needs_no_policy(tmp_path: Path) -> None:
         log_eval(run, "start", 0, {WORDS: 0.1})
         for step in (1, 2, 3):
             run.log("sft", step, loss=1.0 / step)
-        log_eval(run, "final", 0, {WORDS: 0.6})
+        log_eval(run, "after_sft", 0, {WORDS: 0.6})
         text = page(run.path)
-    assert "Supervised loss" in text and "+50.0 points" in text
+    assert "Supervised loss" in text and "+50.0 points" in text and "has not finished" not in text
 
 
 def test_an_episode_without_tokens_or_verdict_is_still_shown(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -19,9 +20,10 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select
-from test_report import POISON, STEPS, build_run
+from test_report import POISON, STEPS, build_run, episode_row, small_recipe
 
 from ludus.report import write_report
+from ludus.run_folder import RunFolder
 
 pytestmark = pytest.mark.browser
 
@@ -230,14 +232,17 @@ return arguments[0].map((selector) => {
     assert min(page.execute_script(ratio, selectors)) >= 4.5  # WCAG 2.2, success criterion 1.4.3
 
 
-def test_a_half_finished_run_opens_without_a_complaint(browser: webdriver.Chrome, tmp_path: Path) -> None:
-    from test_report import small_recipe
-
-    from ludus.run_folder import RunFolder
-
+def test_a_half_finished_run_opens_and_offers_no_choice_where_there_is_none(
+    browser: webdriver.Chrome, tmp_path: Path
+) -> None:
     with RunFolder.create(small_recipe(sft=None), tmp_path / "run") as run:
         browser.get(write_report(run.path).as_uri())
-    assert "has not finished" in find(browser, ".notice").text
+        assert "has not finished" in find(browser, ".notice").text
+        run.write_episodes("policy-000001", [episode_row(random.Random(0), STEPS, "g", True, 0.5)])
+        browser.get(write_report(run.path).as_uri())
+    assert len(browser.find_elements(By.CSS_SELECTOR, "#list button")) == 1
+    shown = [name for name in ("at", "env", "outcome", "text") if find(browser, f"#filter-{name}").is_displayed()]
+    assert shown == ["text"]
     assert browser.get_log("browser") == []
 
 
