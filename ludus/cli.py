@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from .agents.evaluate import EvalResult
 
 BAD_INPUT, INTERRUPTED = 2, 130
-UsageComplaint = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+# The base of typer's own complaints; where it can be imported from differs between versions of typer.
+UsageComplaint = next(
+    k for k in typer.BadParameter.__mro__ if issubclass(k, Exception) and k.__name__ == "ClickException"
+)
 
 app = typer.Typer(
     add_completion=False,
