@@ -8,9 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..envs.source import epoch_index
-from ..verifiers.verdict import InfrastructureError
 from .engine import Sampling
-from .rollout import EpisodeRequest, Rollout
+from .rollout import EpisodeRequest, EpisodesFailedError, Rollout
 from .seeds import derive_seed
 from .statistics import wilson_interval
 from .trajectory import Episode
@@ -47,8 +46,8 @@ def evaluate(
 ) -> EvalResult:
     """Play the first `tasks` tasks of an arena's source once each; a finite source gives at most all it has.
 
-    seed: of the sampling, and of which tasks of a finite source are taken. Raises InfrastructureError if every episode
-    failed.
+    seed: of the sampling, and of which tasks of a finite source are taken. Raises EpisodesFailedError where none
+    could be judged.
     """
     source = rollout.arenas[arena].env.source
     count = tasks if source.size is None else min(tasks, source.size)
@@ -67,7 +66,7 @@ def evaluate(
     episodes = rollout.run(requests, on_episode)
     judged = [episode for episode in episodes if episode.reward is not None]
     if not judged:
-        raise InfrastructureError(f"All {len(episodes)} episodes of {arena} failed: {episodes[0].error}")
+        raise EpisodesFailedError.of(episodes)
     right = sum(episode.reward == 1.0 for episode in judged if episode.reward is not None)
     low, high = wilson_interval(right, len(judged))
     return EvalResult(

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from ..envs.task import Message, Task
 from ..envs.text_env import TextEnv
+from ..sandbox.errors import LudusError
 from ..verifiers.verdict import InfrastructureError, Verdict
 from .engine import Completion, Sampling, StopReason, TokenEngine
 from .renderer import Renderer, TemplateError
@@ -59,6 +60,19 @@ class Arena:
         if not self.idle:
             self.idle.append(self.make())
         return self.idle[0]
+
+
+class EpisodesFailedError(LudusError):
+    """Not one episode could be judged."""
+
+    @classmethod
+    def of(cls, episodes: Sequence[Episode]) -> EpisodesFailedError:
+        """One sentence that says why the first of them failed."""
+        first = episodes[0]
+        return cls(
+            f"All {len(episodes)} episodes of {first.env} failed, the first because {first.error}; "
+            "see to that and start again."
+        )
 
 
 class Rollout:

@@ -7,10 +7,11 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from ..sandbox.errors import LudusError
 from .config import OptimizerConfig
 
 
-class NonFiniteError(ArithmeticError):
+class NonFiniteError(LudusError):
     """A loss or gradient that is not a number: the step was not taken."""
 
 

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ..agents.rollout import EpisodeRequest, Rollout
+from ..agents.rollout import EpisodesFailedError, Rollout
 from ..agents.seeds import derive_seed
 from ..agents.torch_engine import TorchEngine
 from ..agents.trajectory import Episode
 from ..sandbox.errors import LudusError
-from ..verifiers.verdict import InfrastructureError, Outcome
+from ..verifiers.verdict import Outcome
 from .algorithms import Algorithm, Experience
 from .batch import Row
 from .config import PolicyConfig
@@ -73,6 +73,8 @@ class PolicyTrainer:
         episodes, played = self._collect()
         rollout_s = time.monotonic() - clock
         clock = time.monotonic()
+        if not episodes:
+            raise EpisodesFailedError.of(played)
         experience = self._experience(step, episodes)
         advantages, self.state = self.algorithm.estimator(experience, self.state or {})
         curves = self._optimise(step, experience, advantages)
@@ -95,7 +97,7 @@ class PolicyTrainer:
     def _collect(self) -> tuple[list[Episode], list[Episode]]:
         """The episodes to learn from, and all that were played."""
         wanted = self.config.groups
-        played = self.rollout.run(self._requests(wanted))
+        played = self.rollout.run(self.stream.groups(wanted))
         if not self.algorithm.dynamic_sampling:
             return _judged(played), played
         useful = _with_spread(_judged(played))
@@ -103,7 +105,7 @@ class PolicyTrainer:
             missing = wanted - len({episode.group for episode in useful})
             if missing <= 0:
                 return useful, played
-            fresh = self.rollout.run(self._requests(missing))
+            fresh = self.rollout.run(self.stream.groups(missing))
             played += fresh
             useful += _with_spread(_judged(fresh))
         if not useful:
@@ -115,12 +117,7 @@ class PolicyTrainer:
             )
         return useful, played
 
-    def _requests(self, groups: int) -> list[EpisodeRequest]:
-        return self.stream.groups(groups)
-
     def _experience(self, step: int, episodes: list[Episode]) -> Experience:
-        if not episodes:
-            raise InfrastructureError("Every episode of this step failed; see the run's log for the reason.")
         names = {name: index for index, name in enumerate(dict.fromkeys(episode.group for episode in episodes))}
         rewards = np.array([self._reward(episode) for episode in episodes])
         if self.config.shuffle_rewards:
