@@ -191,9 +191,11 @@ class RunFolder:
         self._lock = (self.path / ".lock").open("w")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             self._lock.close()
             raise RunFolderError(f"{self.path} belongs to a run that is still going; stop that one first.") from None
+        except OSError:
+            pass  # a file system without locks, as some clusters have: two writers are then not noticed
         for part in ("trajectories", "checkpoints", "tensorboard"):
             (self.path / part).mkdir(exist_ok=True)
         return self
