@@ -5,6 +5,7 @@ The public names load when they are first used: `import ludus` imports neither t
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -95,3 +96,9 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+# Gymnasium does not look for plug-ins. Where it is loaded already, the environments can be registered at once; else they
+# are when `ludus.envs` is first used, so that `import ludus` stays quick.
+if "gymnasium" in sys.modules:
+    import_module(".envs", __name__)

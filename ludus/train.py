@@ -6,6 +6,7 @@ ends with the weights of one that was not (tests/test_resume.py).
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -187,8 +188,18 @@ class _Session:
         self.engine.load_weights(self.model, self.engine.version)
         sampling = _sampling(self.recipe.sampling, self.recipe.engine.deadline_s, greedy=True)
         results = []
-        for name in self.held_out:
-            result = evaluate(self.rollout, name, tasks=count, sampling=sampling, seed=self.recipe.seed)
+        for name, arena in self.held_out.items():
+            size = arena.env.source.size
+            self.display.phase("evaluation", count if size is None else min(count, size))
+            progress = itertools.count(1)
+            result = evaluate(
+                self.rollout,
+                name,
+                tasks=count,
+                sampling=sampling,
+                seed=self.recipe.seed,
+                on_episode=lambda _, progress=progress: self.display.update(next(progress)),  # type: ignore[misc]
+            )
             shown = name.removeprefix("held-out/")
             self.run.log(
                 "eval",
