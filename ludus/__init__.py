@@ -98,7 +98,7 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-# Gymnasium does not look for plug-ins. Where it is loaded already, the environments can be registered at once; else they
-# are when `ludus.envs` is first used, so that `import ludus` stays quick.
+# Gymnasium does not look for plug-ins. Where it is loaded already, the environments are registered at once; else when
+# `ludus.envs` is first used, so that `import ludus` stays quick.
 if "gymnasium" in sys.modules:
     import_module(".envs", __name__)
