@@ -47,7 +47,9 @@ def byte_tokenizer(template: str) -> PreTrainedTokenizerFast:
     trainer = trainers.BpeTrainer(
         vocab_size=400, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
     )
-    tokenizer.train_from_iterator(["How many clips did she sell altogether in April and May? the answer is"] * 3, trainer)
+    tokenizer.train_from_iterator(
+        ["How many clips did she sell altogether in April and May? the answer is"] * 3, trainer
+    )
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token="<|im_end|>",

@@ -38,7 +38,7 @@ def score(model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
         hidden_BTC = body(
             input_ids=batch.token_ids_BT,
             position_ids=batch.positions_BT,
-            attention_mask=None if batch.segments_BT is None else attention_mask(batch.segments_BT),
+            attention_mask=attention_mask(model, batch),
             use_cache=False,
         ).last_hidden_state
         logits_NV = model.get_output_embeddings()(hidden_BTC.flatten(0, 1)[batch.predictor_N]).float()
@@ -52,9 +52,17 @@ def score(model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
     return logprobs_NV.gather(1, batch.targets_N[:, None])[:, 0], entropies_N
 
 
-def attention_mask(segments_BT: Tensor) -> Tensor:
-    """Additive mask [B, 1, T, T]: a token sees what stands before it in segment 0 and in its own."""
+def attention_mask(model: PreTrainedModel, batch: Batch) -> Tensor | None:
+    """Which tokens [B, 1, T, T] see which: what stands before them in segment 0 and in their own.
+
+    None where the model's own causal mask says it all. True where seen, or added to the scores for eager attention.
+    """
+    if batch.segments_BT is None:
+        return None
+    segments_BT = batch.segments_BT
     earlier_TT = torch.ones(segments_BT.shape[1], segments_BT.shape[1], dtype=torch.bool, device=segments_BT.device)
-    same_BTT = (segments_BT[:, None, :] == 0) | (segments_BT[:, None, :] == segments_BT[:, :, None])
-    seen_BTT = same_BTT & earlier_TT.tril()
-    return torch.zeros(seen_BTT.shape, device=segments_BT.device).masked_fill(~seen_BTT, -torch.inf)[:, None]
+    own_BTT = (segments_BT[:, None, :] == 0) | (segments_BT[:, None, :] == segments_BT[:, :, None])
+    seen_B1TT = (own_BTT & earlier_TT.tril())[:, None]
+    if model.config._attn_implementation != "eager":
+        return seen_B1TT
+    return torch.zeros(seen_B1TT.shape, device=segments_BT.device).masked_fill(~seen_B1TT, -torch.inf)
