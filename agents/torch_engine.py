@@ -154,7 +154,7 @@ class TorchEngine:
         )
         # Who still has a slot waits for nobody: in one queue, those without would wait for the slots of those behind them.
         (self._waiting if state.slot is None else self._ready).append(request)
-        if self._loop_task is None or self._loop_task.done():
+        if self._loop_task is None or self._loop_task.done() or self._loop_task.get_loop() is not loop:
             self._loop_task = loop.create_task(self._serve())
         try:
             return await request.future
