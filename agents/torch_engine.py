@@ -165,8 +165,12 @@ class TorchEngine:
     def release(self, session: str) -> None:
         """Forget a conversation and free its slot; unknown names are ignored."""
         state = self._sessions.pop(session, None)
-        if state is not None and not state.busy:
+        if state is None:
+            return
+        if not state.busy:
             self._evict(state, save=False)
+        for request in (*self._waiting, *self._ready, *self._running.values()) if state.busy else ():
+            request.keep = request.keep and request.session is not state
 
     # The serving loop
 
