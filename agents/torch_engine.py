@@ -344,7 +344,8 @@ class TorchEngine:
         """Finish the requests in the slots `ended`, and those that were cancelled, ran out of time, or hit a stop."""
         for slot in ended:
             request = self._running[slot]
-            self._finish(slot, request, self._end_reason(request, slot, int(tokens[slot])))
+            cancelled = request.future.done()
+            self._finish(slot, request, None if cancelled else self._end_reason(request, slot, int(tokens[slot])))
         now = time.monotonic()
         for slot, request in list(self._running.items()):
             if request.future.done():
@@ -367,7 +368,8 @@ class TorchEngine:
         """Whether the text sampled so far ends with a stop sequence, or `token` completed one within it."""
         stops = request.sampling.stop
         if stops not in self._stop_ends:
-            lasts = {stop[-1] for stop in stops}
+            # A token may hold part of a character: it then decodes to U+FFFD.
+            lasts = {"\ufffd", *(stop[-1] for stop in stops)}
             self._stop_ends[stops] = frozenset(
                 index for index in range(len(self.tokenizer)) if lasts & set(self.tokenizer.decode([index]))
             )
