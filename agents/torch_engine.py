@@ -375,7 +375,7 @@ class TorchEngine:
             )
         if token not in self._stop_ends[stops]:
             return False
-        longest = max(map(len, stops))
+        longest = max(len(stop.encode()) for stop in stops)
         count = self._ticks - request.started
         tail = self._out_tokens[slot, max(0, count - longest - 4) : count].tolist()
         before, after = self.tokenizer.decode(tail[:-1]), self.tokenizer.decode(tail)
