@@ -42,6 +42,11 @@ class Decoder:
             )
         if getattr(config, "use_sliding_window", False) or (config.model_type == "mistral" and config.sliding_window):
             raise UnsupportedModelError("TorchEngine has no sliding-window attention; choose a model without it.")
+        if config.hidden_act != "silu" or getattr(config, "mlp_bias", False):
+            raise UnsupportedModelError(
+                f"TorchEngine computes gated SiLU layers without bias, and this model has hidden_act = "
+                f"{config.hidden_act!r}, mlp_bias = {getattr(config, 'mlp_bias', False)}; choose such a model."
+            )
         self.device = next(model.parameters()).device
         self.dtype = dtype
         self.heads: int = config.num_attention_heads
