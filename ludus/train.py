@@ -7,6 +7,7 @@ ends with the weights of one that was not (tests/test_resume.py).
 from __future__ import annotations
 
 import itertools
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -221,7 +222,7 @@ class _Session:
                 f"[{result.low:.3f}, {result.high:.3f}] of {result.tasks}{beside}"
             )
             kept = result.episodes[: self.recipe.trajectories.eval_episodes]
-            suffix = "" if len(self.held_out) == 1 else "." + shown.replace("/", "_")
+            suffix = "" if len(self.held_out) == 1 else "." + re.sub(r"[^A-Za-z0-9._-]", "_", shown)
             label = f"eval{suffix}-{step:06d}" if stage == "during" else f"eval{suffix}-{stage}"
             self.run.write_episodes(label, [self._row(episode, None, step) for episode in kept])
             results.append(result)
@@ -257,7 +258,8 @@ class _Session:
         self.run.truncate_metrics(state["metrics_offset"])
         self.display.note(f"Resuming from {newest.path}.")
         finished = bool(state["finished"])
-        return _Start(newest.phase, newest.step, finished, None if finished else state["optimizer"], state)
+        left = None if finished and newest.phase == "sft" else state["optimizer"]
+        return _Start(newest.phase, newest.step, finished, left, state)
 
     def _finish(self) -> None:
         path = write_report(self.run.path)
