@@ -115,6 +115,7 @@ class _Session:
             config.flaw_rate,
             derive_seed(self.recipe.seed, "sft"),
             self.recipe.engine.max_length,
+            config.per_task,
         )
         self.display.phase("cold start", config.steps)
 

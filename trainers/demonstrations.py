@@ -20,14 +20,22 @@ TRIES = 16
 class Demonstrations:
     """`count` demonstrations, each made when it is first asked for and the same for the same seed.
 
-    Arenas take turns by weight. flaw_rate: share of demonstrations that make a mistake typical of their task.
+    Arenas take turns by weight. per_task: demonstrations of each task; they come in the same batch, where the trainer
+    reads their prompt once. flaw_rate: share of demonstrations that make a mistake typical of their task.
     """
 
     def __init__(
-        self, arenas: list[tuple[Arena, float]], count: int, flaw_rate: float, seed: int, max_length: int
+        self,
+        arenas: list[tuple[Arena, float]],
+        count: int,
+        flaw_rate: float,
+        seed: int,
+        max_length: int,
+        per_task: int = 1,
     ) -> None:
         self.arenas = arenas
-        self.count = count
+        self.per_task = min(per_task, count)
+        self.tasks = count // self.per_task
         self.flaw_rate = flaw_rate
         self.seed = seed
         self.max_length = max_length
@@ -35,16 +43,19 @@ class Demonstrations:
 
     def batch(self, step: int, size: int) -> list[Trajectory]:
         """The demonstrations of one optimiser step; every epoch has its own order."""
-        return [
-            self._get(epoch_index(step * size + offset, self.count, derive_seed(self.seed, "order") % 2**31))
-            for offset in range(size)
-        ]
+        order = derive_seed(self.seed, "order") % 2**31
+        found = []
+        for cursor in range(step * size, (step + 1) * size):
+            turn, sample = divmod(cursor, self.per_task)
+            found.append(self._get(epoch_index(turn, self.tasks, order), sample))
+        return found
 
-    def _make(self, index: int) -> Trajectory:
-        rng = np.random.default_rng(derive_seed(self.seed, "demonstration", index))
+    def _make(self, index: int, sample: int) -> Trajectory:
+        rng = np.random.default_rng(derive_seed(self.seed, "arena", index))
         weights = np.array([weight for _, weight in self.arenas])
         arena = self.arenas[int(rng.choice(len(weights), p=weights / weights.sum()))][0]
         env, renderer = arena.env, arena.renderer
+        rng = np.random.default_rng(derive_seed(self.seed, "demonstration", index, sample))
         task, actions = self._demonstrated(arena, index, rng)
         _, info = env.reset(options={"task": task})
         tokens = renderer.open(info["messages"])
@@ -68,7 +79,7 @@ class Demonstrations:
         """The task at `index`, or the first after it that the environment can demonstrate."""
         env, order = arena.env, derive_seed(self.seed, "tasks") % 2**31
         for offset in range(TRIES):
-            task = env.source.task(epoch_index(index + offset * self.count, env.source.size, order))
+            task = env.source.task(epoch_index(index + offset * self.tasks, env.source.size, order))
             try:
                 return task, env.demonstrate(task, rng, self.flaw_rate)
             except NoDemonstration as error:
