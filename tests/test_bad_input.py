@@ -1,0 +1,173 @@
+"""Bad input: one clear sentence that names the fix, exit code 2, no traceback, nothing lost."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from twins import QWEN25_TEMPLATE, write_qwen25_twin
+
+RECIPE = """
+name: small
+model: {tiny: {hidden_size: 32, layers: 1, heads: 2, kv_heads: 1, intermediate_size: 32}}
+envs: [{name: ENV, options: OPTIONS}]
+engine: {slots: 8, max_length: 400}
+sampling: {max_tokens: 4}
+policy: {algorithm: reinforce, steps: 1, groups: 2, group_size: 2}
+eval: {tasks: 2}
+"""
+PLUGIN = '''
+import gymnasium
+from ludus.envs import JsonlSource, TextEnv
+from ludus.verifiers.verdict import Verdict
+
+class FromFile(TextEnv):
+    """Tasks from a JSONL file."""
+
+    def __init__(self, *, path: str, render_mode: str | None = None) -> None:
+        super().__init__(JsonlSource(path, prompt_key="question", answer_key="answer"), render_mode=render_mode)
+
+    def verify(self, task, response):
+        return Verdict.correct("same") if response == task.answer else Verdict.wrong("other")
+
+def register() -> None:
+    gymnasium.register("file/FromFile-v0", entry_point=FromFile, disable_env_checker=True, order_enforce=False)
+'''
+
+
+def ludus(*arguments: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    if path is not None:
+        environment["PYTHONPATH"] = str(path)
+    command = [sys.executable, "-m", "ludus", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
+
+
+def assert_one_sentence(done: subprocess.CompletedProcess[str], *says: str) -> None:
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    for text in says:
+        assert text in line
+
+
+def write_recipe(folder: Path, env: str = "ludus/WordMath-v0", options: str = "{}") -> Path:
+    path = folder / "recipe.yaml"
+    path.write_text(RECIPE.replace("ENV", env).replace("OPTIONS", options))
+    return path
+
+
+@pytest.fixture(scope="module")
+def plugin(tmp_path_factory) -> Path:
+    """The plug-in as pip would leave it: a module and its metadata with the entry point."""
+    folder = tmp_path_factory.mktemp("site")
+    (folder / "from_file.py").write_text(PLUGIN)
+    metadata = folder / "from_file-1.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: from-file\nVersion: 1\n")
+    (metadata / "entry_points.txt").write_text("[gymnasium.envs]\nfile = from_file:register\n")
+    return folder
+
+
+def test_unknown_environment(tmp_path: Path) -> None:
+    done = ludus("train", str(write_recipe(tmp_path, "ludus/WordMat-v0")), "--out", str(tmp_path / "run"))
+    assert_one_sentence(done, "ludus/WordMat-v0", "ludus/WordMath-v0")
+    assert not (tmp_path / "run").exists()
+
+
+def test_unknown_option_of_an_environment(tmp_path: Path) -> None:
+    done = ludus("train", str(write_recipe(tmp_path, options="{levls: [1]}")), "--out", str(tmp_path / "run"))
+    assert_one_sentence(done, "levls", "levels")
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("policy.group_szie=4", "policy.group_size"),
+        ("policy.group_size=none", "policy.group_size"),
+        ("policy.algorithm=grop", "grpo"),
+        ("policy.options.clip_high=0.3", "clip_high"),
+        ("eval.tasks=0", "eval.tasks"),
+    ],
+)
+def test_a_wrong_key_or_value_of_a_recipe(override: str, says: str, tmp_path: Path) -> None:
+    done = ludus("train", str(write_recipe(tmp_path)), override, "--out", str(tmp_path / "run"))
+    assert_one_sentence(done, says)
+
+
+def test_missing_recipe(tmp_path: Path) -> None:
+    assert_one_sentence(ludus("train", str(tmp_path / "none.yaml")), "none.yaml", "does not exist")
+
+
+def test_resuming_what_is_not_a_run(tmp_path: Path) -> None:
+    assert_one_sentence(ludus("train", "--resume", str(tmp_path)), "recipe.yaml")
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        ('{"question": "1+1", "answer": "2"}\n{"question": \n', "tasks.jsonl:2"),
+        ('{"question": "1+1", "answer": "2"}\n{"question": "1+2"}\n', "answer"),
+    ],
+)
+def test_a_malformed_line_and_a_task_without_an_answer_name_the_line(lines, says, plugin: Path, tmp_path: Path) -> None:
+    tasks = tmp_path / "tasks.jsonl"
+    tasks.write_text(lines)
+    recipe = write_recipe(tmp_path, "file/FromFile-v0", f'{{path: "{tasks}"}}')
+    done = ludus("train", str(recipe), "--out", str(tmp_path / "run"), path=plugin)
+    assert_one_sentence(done, says, ":2")
+
+
+def test_a_missing_file_of_tasks(plugin: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, "file/FromFile-v0", f'{{path: "{tmp_path / "none.jsonl"}"}}')
+    assert_one_sentence(ludus("train", str(recipe), "--out", str(tmp_path / "run"), path=plugin), "none.jsonl")
+
+
+def test_a_chat_template_that_rewrites_history(tmp_path: Path) -> None:
+    twin = write_qwen25_twin(tmp_path / "twin")
+    template = tmp_path / "template.jinja"
+    rewriting = QWEN25_TEMPLATE.replace(
+        "+ message['content'] + '<|im_end|>\\n' }}", "+ message['content'].split('</think>')[-1] + '<|im_end|>\\n' }}"
+    )
+    assert rewriting != QWEN25_TEMPLATE
+    template.write_text(rewriting)
+    recipe = write_recipe(tmp_path)
+    text = recipe.read_text().replace(
+        "model: {tiny: {hidden_size: 32, layers: 1, heads: 2, kv_heads: 1, intermediate_size: 32}}",
+        f'model: {{path: "{twin}", chat_template: "{template}"}}',
+    )
+    recipe.write_text(text)
+    done = ludus("train", str(recipe), "--out", str(tmp_path / "run"))
+    assert_one_sentence(done, "rewrites history", "<think>")
+
+
+@pytest.mark.parametrize("what", ["missing", "empty", "file", "no weights"])
+def test_a_model_directory_that_is_not_one(what: str, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    if what == "file":
+        model.write_text("not a model")
+    elif what != "missing":
+        model.mkdir()
+    if what == "no weights":
+        write_qwen25_twin(model)
+        (model / "model.safetensors").unlink()
+    done = ludus("eval", "ludus/WordMath-v0", "--model", str(model), "--tasks", "2")
+    assert_one_sentence(done, str(model))
+
+
+def test_an_environment_that_always_fails_stops_the_run_with_its_reason(plugin: Path, tmp_path: Path) -> None:
+    (tmp_path / "tasks.jsonl").write_text('{"question": "1+1", "answer": "2"}\n' * 4)
+    site = tmp_path / "site"
+    site.mkdir()
+    for file in plugin.rglob("*"):
+        if file.is_file():
+            target = site / file.relative_to(plugin)
+            target.parent.mkdir(exist_ok=True)
+            target.write_bytes(file.read_bytes().replace(b"return Verdict", b"raise KeyError('lost') #"))
+    recipe = write_recipe(tmp_path, "file/FromFile-v0", f'{{path: "{tmp_path / "tasks.jsonl"}"}}')
+    # The end-of-turn token must be reached for the answer to be judged, so turns are as long as the context.
+    done = ludus("train", str(recipe), "sampling.max_tokens=300", "--out", str(tmp_path / "run"), path=site)
+    assert_one_sentence(done, "KeyError", "lost")
