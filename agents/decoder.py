@@ -3,6 +3,7 @@
 Invariant: a row's arithmetic depends on that row alone, not on which slot it has, on who else is decoded with it, or on
 how far the cache is padded (tests/test_torch_engine.py). Matrix products therefore always see at least `MIN_ROWS` rows:
 below that, CPU kernels take another order of summation (measured on x86: below 16 rows where the sum has 384 terms).
+Nor do sums over keys have more than `SUMMED` terms, or else always 512: between, the padding decides their order.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 MIN_ROWS = 16
+SUMMED = 384
 FAMILIES = ("qwen2", "qwen3", "llama", "mistral")
 
 
@@ -148,7 +150,10 @@ class Decoder:
             keys, values = cache[:, :slots, :, :padded]
             queries = qkv[:, : self.heads].reshape(slots, self.kv_heads, -1, self.head_dim)
             scores = torch.softmax((queries * self.scale) @ keys.transpose(2, 3) + bias, -1)
-            hidden = self._finish(hidden, (scores @ values).reshape(slots, -1), weights)
+            attended = scores[..., :SUMMED] @ values[:, :, :SUMMED]
+            for first in range(SUMMED, padded, SUMMED):
+                attended += scores[..., first : first + SUMMED] @ values[:, :, first : first + SUMMED]
+            hidden = self._finish(hidden, attended.reshape(slots, -1), weights)
         hidden = F.rms_norm(hidden, hidden.shape[-1:], self.norm, self.eps)
         return F.linear(hidden, self.head).float()
 
@@ -157,10 +162,13 @@ class Decoder:
         """Write the keys and values of a chunk of tokens into the cache.
 
         slots_N: which slots. tokens_NL: padded on the right (padding is written and later overwritten or masked), L a
-        multiple of MIN_ROWS. starts_N: tokens already in the cache. longest: an upper bound of starts_N.
+        multiple of MIN_ROWS. starts_N: tokens already in the cache; starts_N + L is at most SUMMED for all rows or for
+        none. longest: an upper bound of starts_N.
         """
         count, length = tokens_NL.shape
-        padded = min(_round_up(longest + length, 32), self.cache.shape[4])
+        end = longest + length
+        # The attention kernel sums over 512 keys at a time.
+        padded = min(_round_up(end, 32 if end <= SUMMED else 512), self.cache.shape[4])
         where = (starts_N[:, None] + self.positions[:length]).clamp(max=self.cache.shape[4] - 1)
         hidden = F.embedding(tokens_NL.reshape(-1), self.embedding)
         cos, sin = self.cos[where.reshape(-1)], self.sin[where.reshape(-1)]

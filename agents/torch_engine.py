@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ..sandbox.errors import LudusError
-from .decoder import MIN_ROWS, Decoder
+from .decoder import MIN_ROWS, SUMMED, Decoder
 from .engine import Completion, Sampling, StopReason
 from .sampler import kept_tokens, sample
 
@@ -243,7 +243,7 @@ class TorchEngine:
 
     def _prefill(self) -> None:
         """Cache all tokens of the ready requests but their last, which the next decode step feeds."""
-        todo: dict[int, list[tuple[_Request, list[int]]]] = {}
+        todo: dict[tuple[int, bool], list[tuple[_Request, list[int]]]] = {}
         leaders: dict[tuple[int, ...], _Request] = {}
         followers: list[tuple[_Request, _Request]] = []
         for request in self._ready:
@@ -261,8 +261,8 @@ class TorchEngine:
                 size = MIN_ROWS
                 while size < len(chunk):
                     size = size * 2 if size < 64 else size + 64
-                todo.setdefault(size, []).append((request, chunk))
-        for size, rows in todo.items():
+                todo.setdefault((size, len(session.cached) + size > SUMMED), []).append((request, chunk))
+        for (size, _), rows in todo.items():
             most = max(1, PREFILL_TOKENS // size)
             for first in range(0, len(rows), most):
                 self._prefill_rows(rows[first : first + most], size)
