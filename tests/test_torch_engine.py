@@ -320,6 +320,33 @@ def test_no_company_changes_a_bit_at_the_size_of_the_default_recipe(threads: int
     assert {i: together[i] for i in alone} == alone
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_no_company_changes_a_bit_of_a_long_conversation(threads: int) -> None:
+    """With several hundred keys, the order of a sum over them depends on how far they are padded."""
+    model, lengths = family("qwen2"), [20, 250, 290, 330, 370, 380, 400, 500, 560]
+    openings = [some_tokens(length, i) for i, length in enumerate(lengths)]
+
+    async def talk(engine: TorchEngine, i: int, delay: int) -> list[Completion]:
+        for _ in range(delay):
+            await asyncio.sleep(0)
+        first = await engine.generate(openings[i], Sampling(max_tokens=30, seed=i), session=str(i))
+        tokens = [*openings[i], *first.token_ids, *some_tokens(11, 70 + i)]
+        return [first, await engine.generate(tokens, Sampling(max_tokens=30, seed=40 + i), session=str(i))]
+
+    async def together(delays: Sequence[int]) -> list[list[Completion]]:
+        engine = engine_of(model, max_length=660)
+        return await asyncio.gather(*(talk(engine, i, delay) for i, delay in enumerate(delays)))
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        alone = [asyncio.run(talk(engine_of(model, max_length=660), i, 0)) for i in range(len(lengths))]
+        for delays in ([0] * 9, list(range(0, 45, 5)), list(range(45, 0, -5))):
+            assert asyncio.run(together(delays)) == alone
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_a_session_of_many_turns_equals_one_computation_over_all_of_it() -> None:
     model = family("qwen2")
     engine = engine_of(model)
