@@ -152,7 +152,7 @@ class TorchEngine:
             limit=min(sampling.max_tokens, self.max_length - len(token_ids)),
             deadline=None if sampling.deadline_s is None else time.monotonic() + sampling.deadline_s,
         )
-        # Who still has a slot waits for nobody: in one queue, those without would wait for the slots of those behind them.
+        # Who still has a slot waits for nobody; behind others it would keep the slot they wait for.
         (self._waiting if state.slot is None else self._ready).append(request)
         if self._loop_task is None or self._loop_task.done() or self._loop_task.get_loop() is not loop:
             self._loop_task = loop.create_task(self._serve())
