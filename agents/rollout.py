@@ -173,9 +173,9 @@ class Rollout:
         record.messages += info["messages"]
         tokens = renderer.open(record.messages)
         while True:
-            record.observe(tokens)
-            if len(record.token_ids) >= getattr(self.engine, "max_length", 2**31):
+            if len(record.token_ids) + len(tokens) >= getattr(self.engine, "max_length", 2**31):
                 return record.truncate("context")
+            record.observe(tokens)
             sampling = replace(request.sampling, seed=derive_seed(request.seed, record.turn))
             completion = await self.engine.generate(list(record.token_ids), sampling, session=request.id)
             record.act(completion, renderer.text(completion.token_ids))
