@@ -146,14 +146,14 @@ def template(level: int) -> Callable[[Callable[[Draw], Problem]], Callable[[Draw
 
 @template(1)
 def gain(d: Draw) -> Problem:
-    (name,), things, a, b = d.names(1), d.things(), d.number(11, 400), d.number(11, 400)
+    (name,), things, a, b = d.names(1), d.things(), d.number(11, 99), d.number(11, 99)
     text = f"{name} has {a} {things} and buys {b} more. How many {things} does {name} have?"
     return Problem(text, (a, b), (f"{a}+{b}",), ((f"{a}-{b}",),))
 
 
 @template(1)
 def loss(d: Draw) -> Problem:
-    (name, other), things, a, b = d.names(2), d.things(), d.number(100, 400), d.number(11, 99)
+    (name, other), things, a, b = d.names(2), d.things(), d.number(50, 99), d.number(11, 49)
     text = f"{name} has {a} {things} and gives {b} to {other}. How many are left?"
     return Problem(text, (a, b), (f"{a}-{b}",), ((f"{b}-{a}",), (f"{a}+{b}",)))
 
@@ -168,21 +168,21 @@ def boxes(d: Draw) -> Problem:
 @template(1)
 def share(d: Draw) -> Problem:
     (name,), things, b = d.names(1), d.things(), d.number(10, 40)
-    a = d.number(3 * b, 60 * b, b)
+    a = d.number(3 * b, 30 * b, b)
     text = f"{name} shares {a} {things} equally among {b} friends. How many does each friend get?"
     return Problem(text, (a, b), (f"{a}/{b}",), ((f"{a}-{b}",), (f"{a}*{b}",)))
 
 
 @template(1)
 def pour(d: Draw) -> Problem:
-    (name,), a, b = d.names(1), d.number(10, 400), d.number(10, 64)
+    (name,), a, b = d.names(1), d.number(10, 99), d.number(10, 64)
     text = f"{name} pours {a} liters of juice equally into {b} jugs. How many liters are in a jug?"
     return Problem(text, (a, b), (f"{a}/{b}",), ((f"{a}*{b}",), (f"{a}-{b}",)), whole=False)
 
 
 @template(1)
 def compare(d: Draw) -> Problem:
-    (name, other), things, a, b = d.names(2), d.things(), d.number(100, 400), d.number(11, 99)
+    (name, other), things, a, b = d.names(2), d.things(), d.number(11, 99), d.number(11, 99)
     text = f"{name} has {a} {things}. That is {b} more than {other} has. How many does {other} have?"
     return Problem(text, (a, b), (f"{a}-{b}",), ((f"{a}+{b}",),))
 
@@ -190,7 +190,7 @@ def compare(d: Draw) -> Problem:
 @template(2)
 def part_of(d: Draw) -> Problem:
     (name,), things, (top, under) = d.names(1), d.things(), d.fraction()
-    a = d.number(under, 20 * under, under)
+    a = d.number(under, 9 * under, under)
     text = f"{name} has {a} {things} and sells {top}/{under} of them. How many does {name} sell?"
     return Problem(text, (a, f"{top}/{under}"), (f"{a}*{top}", f"{{0}}/{under}"), ((f"{a}*{top}",), (f"{a}-{top}",)))
 
@@ -204,7 +204,7 @@ def percent_of(d: Draw) -> Problem:
 
 @template(2)
 def extra_number(d: Draw) -> Problem:
-    (name,), things, a, b, c = d.names(1), d.things(), d.number(11, 300), d.number(10, 60), d.number(11, 300)
+    (name,), things, a, b, c = d.names(1), d.things(), d.number(11, 99), d.number(10, 60), d.number(11, 99)
     text = f"{name} is {b} years old, has {a} {things} and finds {c} more. How many {things} are there now?"
     return Problem(text, (b, a, c), (f"{a}+{c}",), ((f"{b}+{a}",), (f"{b}+{c}",)))
 
@@ -218,7 +218,7 @@ def extra_days(d: Draw) -> Problem:
 
 @template(2)
 def gain_then_loss(d: Draw) -> Problem:
-    (name,), things, a, b, c = d.names(1), d.things(), d.number(11, 200), d.number(11, 200), d.number(10, 80)
+    (name,), things, a, b, c = d.names(1), d.things(), d.number(11, 99), d.number(11, 99), d.number(10, 80)
     text = f"{name} has {a} {things}, buys {b} more and loses {c}. How many {things} are left?"
     return Problem(text, (a, b, c), (f"{a}+{b}", f"{{0}}-{c}"), ((f"{a}+{b}",), (f"{a}+{b}", f"{{0}}+{c}")))
 
@@ -232,7 +232,7 @@ def boxes_then_eat(d: Draw) -> Problem:
 
 @template(2)
 def gain_then_share(d: Draw) -> Problem:
-    (name,), things, a, b, c = d.names(1), d.things(), d.number(11, 300), d.number(11, 300), d.number(10, 40)
+    (name,), things, a, b, c = d.names(1), d.things(), d.number(11, 99), d.number(11, 99), d.number(10, 30)
     text = f"{name} has {a} {things}, finds {b} more and puts them in {c} equal rows. How many are in a row?"
     return Problem(text, (a, b, c), (f"{a}+{b}", f"{{0}}/{c}"), ((f"{a}+{b}",), (f"{a}+{b}", f"{{0}}*{c}")))
 
@@ -255,7 +255,7 @@ def decimal_price(d: Draw) -> Problem:
 @template(3)
 def part_left(d: Draw) -> Problem:
     (name,), things, (top, under) = d.names(1), d.things(), d.fraction()
-    a = d.number(under, 20 * under, under)
+    a = d.number(under, 9 * under, under)
     text = f"{name} has {a} {things} and loses {top}/{under} of them. How many {things} are left?"
     steps = (f"{a}*{top}", f"{{0}}/{under}", f"{a}-{{1}}")
     return Problem(text, (a, f"{top}/{under}"), steps, (steps[:2],))
