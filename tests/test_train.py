@@ -1,0 +1,320 @@
+"""The trainers: what a step learns from, what it refuses, and what it reports."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ludus.agents.config import TinyModel
+from ludus.agents.engine import Sampling
+from ludus.agents.model import create_tiny_model
+from ludus.agents.rollout import Arena, EpisodesFailedError, Rollout
+from ludus.agents.torch_engine import TorchEngine
+from ludus.agents.trajectory import Episode
+from ludus.envs.source import ListSource, ProceduralSource
+from ludus.envs.task import Task
+from ludus.envs.text_env import TextEnv
+from ludus.envs.word_math import WordMath
+from ludus.trainers.algorithms import get_algorithm
+from ludus.trainers.config import OptimizerConfig, PolicyConfig, SFTConfig
+from ludus.trainers.demonstrations import Demonstrations
+from ludus.trainers.optimizer import NonFiniteError, apply_step, build_optimizer, learning_rate
+from ludus.trainers.policy import PolicyTrainer, StarvedError
+from ludus.trainers.sft import sft_step, train_sft
+from ludus.trainers.task_stream import TaskStream
+from ludus.verifiers.verdict import InfrastructureError, Verdict
+
+SHAPE = TinyModel(hidden_size=32, layers=2, heads=2, kv_heads=1, intermediate_size=64, initializer_range=0.2)
+
+
+class Vowels(TextEnv):
+    """Pays for the share of vowels in the answer, so that a small model learns it in seconds."""
+
+    mode = "share"
+
+    def __init__(self, mode: str = "share") -> None:
+        super().__init__(ProceduralSource(lambda rng, i: Task(str(i), f"say {int(rng.integers(10))}", None)))
+        self.mode = mode
+
+    def verify(self, task: Task, response: str) -> Verdict:
+        if self.mode == "wrong":
+            return Verdict.wrong("always")
+        if self.mode == "broken" or (self.mode == "flaky" and int(task.id) % 2):
+            raise InfrastructureError("the grader is away")
+        share = sum(c in "aeiou" for c in response) / max(len(response), 1)
+        return Verdict.correct("some vowels") if share > 0.15 else Verdict.wrong("few vowels")
+
+
+class Notes:
+    """A recorder and display that keep what they are told."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+
+    def log(self, phase: str, step: int, **values: Any) -> None:
+        self.rows.append({"phase": phase, "step": step, **values})
+
+    def write_episodes(self, label: str, rows: list[dict[str, Any]]) -> None: ...
+
+    def metrics_offset(self) -> int:
+        return 0
+
+    def phase(self, name: str, total: int) -> None: ...
+
+    def update(self, step: int, **shown: object) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+
+class Run:
+    """A policy trainer over small environments, closed at the end."""
+
+    def __init__(self, *envs: tuple[str, Any, float], algorithm: str = "grpo", options=None, **config: Any) -> None:
+        self.model, tokenizer = create_tiny_model(SHAPE, 0)
+        engine = TorchEngine(self.model, tokenizer, slots=32, max_length=120)
+        arenas = [(Arena.build(name, make, tokenizer), weight) for name, make, weight in envs]
+        self.rollout = Rollout(engine, {arena.name: arena for arena, _ in arenas}, concurrency=32)
+        settings = PolicyConfig(
+            **{"steps": 3, "groups": 4, "group_size": 4, "optimizer": OptimizerConfig(lr=3e-3), **config}
+        )
+        self.notes = Notes()
+        self.kept: list[tuple[list[Episode], list[list[np.ndarray]]]] = []
+        self.trainer = PolicyTrainer(
+            model=self.model,
+            optimizer=build_optimizer(self.model.parameters(), settings.optimizer),
+            engine=engine,
+            rollout=self.rollout,
+            stream=TaskStream(arenas, 1, settings.group_size, Sampling(max_tokens=8)),
+            algorithm=get_algorithm(algorithm, **(options if options is not None else {})),
+            config=settings,
+            seed=0,
+            recorder=self.notes,
+            show=self.notes,
+            reference=create_tiny_model(SHAPE, 0)[0].requires_grad_(False),
+            keep_episodes=lambda step, episodes, advantages: self.kept.append((episodes, advantages)),
+        )
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.rollout.close()
+
+    def train(self) -> list[dict[str, Any]]:
+        self.trainer.train(0, lambda step: None)
+        return self.notes.rows
+
+
+def one_turn(mode: str = "share"):
+    """An environment in which every turn ends, because its length limit is no reason to cut it."""
+
+    class Ended(Vowels):
+        pass
+
+    return lambda: Ended(mode)
+
+
+def ended(run: Run) -> Run:
+    """Let every token end a turn with some probability: untrained models hardly ever end one by themselves."""
+    with torch.no_grad():
+        run.model.lm_head.weight[run.trainer.engine.end_id] *= 3
+    run.trainer.engine.load_weights(run.model, 0)
+    return run
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "options"),
+    [
+        ("reinforce", {"baseline_decay": 0.9}),
+        ("rloo", {"kl_coef": 0.01}),
+        ("grpo", {"kl_coef": 0.01}),
+        ("dr_grpo", {"horizon": 8}),
+        ("dapo", {"overlong_buffer": 2}),
+    ],
+)
+def test_every_preset_takes_steps_that_change_the_policy_and_stay_finite(algorithm: str, options) -> None:
+    with ended(Run(("vowels", one_turn(), 1.0), algorithm=algorithm, options=options, groups=8)) as run:
+        before = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
+        rows = run.train()
+    assert [row["step"] for row in rows] == [1, 2, 3]
+    assert all(math.isfinite(value) for row in rows for value in row.values() if isinstance(value, float))
+    assert any(not torch.equal(tensor, before[name]) for name, tensor in run.model.state_dict().items())
+    assert all(abs(row["kl_sampler"]) < 1e-4 for row in rows)
+
+
+def test_the_engine_serves_the_newest_weights_at_each_step() -> None:
+    with ended(Run(("vowels", one_turn(), 1.0))) as run:
+        run.train()
+        versions = [
+            {v for e in episodes for t in e.trajectories for v in t.versions} - {-1} for episodes, _ in run.kept
+        ]
+    assert versions == [{0}, {1}, {2}]
+
+
+def test_failed_episodes_are_in_neither_loss_nor_baseline() -> None:
+    with ended(Run(("vowels", one_turn("flaky"), 1.0))) as run:
+        rows = run.train()
+        for episodes, advantages in run.kept:
+            assert all(e.reward is not None and (e.truncated or int(e.task_id) % 2 == 0) for e in episodes)
+            assert len(episodes) == len(advantages)
+    assert sum(row["errors"] for row in rows) > 0
+
+
+def test_a_run_in_which_every_episode_fails_says_why() -> None:
+    with (
+        ended(Run(("vowels", one_turn("broken"), 1.0))) as run,
+        pytest.raises(EpisodesFailedError, match="grader is away"),
+    ):
+        # An episode that is cut at its length limit never reaches the grader, so all must fail or be cut.
+        for step in range(50):
+            run.trainer.stream.sampling = replace(run.trainer.stream.sampling, max_tokens=60)
+            run.trainer.step(step)
+
+
+def test_dynamic_sampling_refills_groups_until_all_have_spread() -> None:
+    with ended(Run(("vowels", one_turn(), 1.0), algorithm="dapo", steps=2)) as run:
+        rows = run.train()
+        for episodes, _ in run.kept:
+            rewards: dict[str, set[float | None]] = {}
+            for episode in episodes:
+                rewards.setdefault(episode.group, set()).add(episode.reward)
+            assert all(len(values) > 1 for values in rewards.values())
+    assert any(row["episodes"] > 16 for row in rows)
+
+
+def test_starved_dynamic_sampling_stops_with_what_to_change() -> None:
+    run = Run(("vowels", one_turn("wrong"), 1.0), algorithm="dapo", options={"max_refills": 2})
+    with run, pytest.raises(StarvedError, match=r"no group with spread.*group_size"):
+        run.train()
+
+
+def test_groups_of_several_environments_are_never_mixed_and_come_by_weight() -> None:
+    envs = (("a", one_turn(), 3.0), ("b", one_turn(), 1.0))
+    with ended(Run(*envs, groups=40, steps=1)) as run:
+        run.train()
+        ((episodes, _),) = run.kept
+    by_group = {episode.group: {e.env for e in episodes if e.group == episode.group} for episode in episodes}
+    assert all(len(names) == 1 for names in by_group.values())
+    assert 20 <= sum(names == {"a"} for names in by_group.values()) <= 38
+
+
+def test_shuffled_rewards_keep_their_mean_and_lose_their_episode() -> None:
+    with ended(Run(("vowels", one_turn(), 1.0), shuffle_rewards=True, groups=16, steps=1)) as run:
+        run.train()
+        ((episodes, advantages),) = run.kept
+    signs = [
+        np.sign(parts[0][np.array(e.trajectories[0].mask)][0]) for e, parts in zip(episodes, advantages, strict=True)
+    ]
+    rewards = [episode.reward for episode in episodes]
+    assert len(set(rewards)) > 1
+    assert any(sign > 0 and reward == 0 for sign, reward in zip(signs, rewards, strict=True))
+
+
+def test_a_gradient_that_is_not_a_number_takes_no_step() -> None:
+    model, _ = create_tiny_model(SHAPE, 0)
+    optimizer = build_optimizer(model.parameters(), OptimizerConfig())
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    next(model.parameters()).grad = torch.full_like(next(model.parameters()), float("nan"))
+    with pytest.raises(NonFiniteError, match="no step was taken"):
+        apply_step(optimizer, OptimizerConfig(), 1e-3)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_learning_rate_warms_up_and_falls_by_hand() -> None:
+    config = OptimizerConfig(lr=1.0, warmup_steps=4, final_lr_fraction=0.2)
+    assert [learning_rate(config, step, 12) for step in (0, 3, 4, 8, 12)] == pytest.approx([0.25, 1, 1, 0.6, 0.2])
+
+
+@pytest.fixture(scope="module")
+def arena():
+    return Arena.build("math", lambda: WordMath(system_prompt=""), create_tiny_model(SHAPE, 0)[1])
+
+
+def test_demonstrations_mask_the_assistant_alone_and_are_the_same_for_the_same_seed(arena) -> None:
+    made = [Demonstrations([(arena, 1.0)], 40, 0.5, 7, 300) for _ in range(2)]
+    assert made[0].batch(3, 8) == made[1].batch(3, 8)
+    assert made[0].batch(3, 8) != Demonstrations([(arena, 1.0)], 40, 0.5, 8, 300).batch(3, 8)
+    tokenizer = arena.renderer.tokenizer
+    for trajectory in made[0].batch(0, 16):
+        text = tokenizer.decode([t for t, m in zip(trajectory.token_ids, trajectory.mask, strict=True) if not m])
+        assert "<|user|>" in text and text.count("<|assistant|>") == text.count("<|tool|>") + 1
+        assert "<|end|><|assistant|>" in text
+        spoken = tokenizer.decode([t for t, m in zip(trajectory.token_ids, trajectory.mask, strict=True) if m])
+        assert spoken.endswith("<|end|>") and "<|user|>" not in spoken
+
+
+def test_an_epoch_shows_every_demonstration_once_and_flaws_come_at_their_rate(arena) -> None:
+    demonstrations = Demonstrations([(arena, 1.0)], 200, 0.5, 0, 300)
+    epoch = [t for step in range(10) for t in demonstrations.batch(step, 20)]
+    assert len({t.token_ids for t in epoch}) >= 195
+    env, right = arena.env, 0
+    for index in range(400):
+        task = env.source.task(index)
+        env.reset(options={"task": task})
+        for action in env.demonstrate(task, np.random.default_rng(index), 0.5):
+            _, reward, terminated, *_ = env.step(action)
+        assert terminated
+        right += reward
+    assert 150 < right < 250
+
+
+def test_demonstrations_of_one_task_come_together(arena) -> None:
+    batch = Demonstrations([(arena, 1.0)], 64, 0.5, 0, 300, per_task=4).batch(0, 16)
+    prompts = [t.token_ids[: t.mask.index(True)] for t in batch]
+    assert [prompts.count(prompt) for prompt in prompts] == [4] * 16
+
+
+def test_supervised_loss_is_the_mean_over_assistant_tokens_and_falls(arena) -> None:
+    model, _ = create_tiny_model(SHAPE, 0)
+    demonstrations = Demonstrations([(arena, 1.0)], 32, 0.0, 0, 300)
+    batch = demonstrations.batch(0, 4)
+    losses = []
+    for trajectory in batch:
+        logprobs = torch.log_softmax(model(torch.tensor([trajectory.token_ids])).logits[0, :-1].detach(), -1)
+        picked = logprobs.gather(1, torch.tensor(trajectory.token_ids[1:])[:, None])[:, 0]
+        losses.append(-picked[torch.tensor(trajectory.mask[1:])])
+    assert sft_step(model, batch, 10_000) == pytest.approx(float(torch.cat(losses).mean()), rel=1e-4)
+    model.zero_grad()
+    config = SFTConfig(steps=40, batch_size=8, optimizer=OptimizerConfig(lr=3e-3))
+    notes = Notes()
+    optimizer = build_optimizer(model.parameters(), config.optimizer)
+    done = train_sft(model, optimizer, demonstrations, config, recorder=notes, show=notes, after_step=lambda step: None)
+    assert done == 40
+    assert notes.rows[-1]["loss"] < 0.8 * notes.rows[0]["loss"]
+
+
+def test_task_streams_continue_where_they_stood(arena) -> None:
+    def stream() -> TaskStream:
+        return TaskStream([(arena, 1.0)], 5, 2, Sampling())
+
+    whole, first, second = stream(), stream(), stream()
+    expected = whole.groups(6)
+    begun = first.groups(2)
+    second.restore(first.state())
+    assert begun + second.groups(4) == expected
+
+
+def test_a_finite_source_is_read_whole_before_anything_repeats() -> None:
+    class Listed(Vowels):
+        def __init__(self) -> None:
+            TextEnv.__init__(self, ListSource([Task(str(i), "say", None) for i in range(5)]))
+
+    arena = Arena.build("listed", Listed, create_tiny_model(SHAPE, 0)[1])
+    stream = TaskStream([(arena, 1.0)], 0, 1, Sampling())
+    ids = [request.task.id for request in stream.groups(10)]
+    assert sorted(ids[:5]) == sorted(ids[5:]) == list("01234")
+
+
+def test_shipped_recipes_name_presets_that_exist() -> None:
+    from ludus.recipe import load_recipe
+
+    for path in (Path(__file__).parents[1] / "recipes").glob("*.yaml"):
+        policy = load_recipe(path).policy
+        assert policy is not None
+        assert get_algorithm(policy.algorithm, **policy.options).name == policy.algorithm
