@@ -35,8 +35,10 @@ NAMES: dict[Split, tuple[str, ...]] = {
     "test": _words("Anton Bella Cleo Dina Emil Fay Greta Hans Iris June Karl Lena Max Nora Oscar Pia Ravi Sofia"),
 }
 THINGS = _words("apples books cards coins eggs flowers marbles pears pens shells stamps stickers")
-FRACTIONS = tuple((top, under) for under in range(11, 51) for top in range(10, under) if np.gcd(top, under) == 1)
-PERCENTS = tuple(range(10, 100, 5))
+FRACTIONS = tuple(
+    (top, under) for under in (*range(2, 14), 22, 31) for top in range(1, under) if np.gcd(top, under) == 1
+)
+PERCENTS = (5, 10, 20, 25, 30, 40, 50, 60, 75, 80, 85)
 
 
 def belongs(number: int, split: Split) -> bool:
@@ -80,7 +82,7 @@ class Draw:
 
     def price(self, high: int) -> str:
         """A price below `high` with two decimals, each part of the split."""
-        return f"{self.number(10, high)}.{self.number(15, 95, 5)}"
+        return f"{self.number(1, high)}.{self.number(15, 95, 5)}"
 
 
 @dataclass(frozen=True)
@@ -153,36 +155,37 @@ def gain(d: Draw) -> Problem:
 
 @template(1)
 def loss(d: Draw) -> Problem:
-    (name, other), things, a, b = d.names(2), d.things(), d.number(50, 99), d.number(11, 49)
+    (name, other), things, a, b = d.names(2), d.things(), d.number(40, 99), d.number(11, 39)
     text = f"{name} has {a} {things} and gives {b} to {other}. How many are left?"
     return Problem(text, (a, b), (f"{a}-{b}",), ((f"{b}-{a}",), (f"{a}+{b}",)))
 
 
 @template(1)
 def boxes(d: Draw) -> Problem:
-    (name,), things, a, b = d.names(1), d.things(), d.number(10, 60), d.number(10, 90)
+    (name,), things, a, b = d.names(1), d.things(), d.number(3, 30), d.number(3, 30)
     text = f"{name} fills {a} boxes with {b} {things} each. How many {things} is that?"
     return Problem(text, (a, b), (f"{a}*{b}",), ((f"{a}+{b}",),))
 
 
 @template(1)
 def share(d: Draw) -> Problem:
-    (name,), things, b = d.names(1), d.things(), d.number(10, 40)
-    a = d.number(3 * b, 30 * b, b)
+    (name,), things, b = d.names(1), d.things(), d.number(3, 20)
+    a = d.number(3 * b, 25 * b, b)
     text = f"{name} shares {a} {things} equally among {b} friends. How many does each friend get?"
     return Problem(text, (a, b), (f"{a}/{b}",), ((f"{a}-{b}",), (f"{a}*{b}",)))
 
 
 @template(1)
 def pour(d: Draw) -> Problem:
-    (name,), a, b = d.names(1), d.number(10, 99), d.number(10, 64)
+    (name,), b = d.names(1), d.number(4, 16, 2)
+    a = d.number(3, 90)
     text = f"{name} pours {a} liters of juice equally into {b} jugs. How many liters are in a jug?"
     return Problem(text, (a, b), (f"{a}/{b}",), ((f"{a}*{b}",), (f"{a}-{b}",)), whole=False)
 
 
 @template(1)
 def compare(d: Draw) -> Problem:
-    (name, other), things, a, b = d.names(2), d.things(), d.number(11, 99), d.number(11, 99)
+    (name, other), things, a, b = d.names(2), d.things(), d.number(11, 90), d.number(11, 90)
     text = f"{name} has {a} {things}. That is {b} more than {other} has. How many does {other} have?"
     return Problem(text, (a, b), (f"{a}-{b}",), ((f"{a}+{b}",),))
 
@@ -190,7 +193,7 @@ def compare(d: Draw) -> Problem:
 @template(2)
 def part_of(d: Draw) -> Problem:
     (name,), things, (top, under) = d.names(1), d.things(), d.fraction()
-    a = d.number(under, 9 * under, under)
+    a = d.number(under, 30 * under, under)
     text = f"{name} has {a} {things} and sells {top}/{under} of them. How many does {name} sell?"
     return Problem(text, (a, f"{top}/{under}"), (f"{a}*{top}", f"{{0}}/{under}"), ((f"{a}*{top}",), (f"{a}-{top}",)))
 
@@ -204,49 +207,49 @@ def percent_of(d: Draw) -> Problem:
 
 @template(2)
 def extra_number(d: Draw) -> Problem:
-    (name,), things, a, b, c = d.names(1), d.things(), d.number(11, 99), d.number(10, 60), d.number(11, 99)
+    (name,), things, a, b, c = d.names(1), d.things(), d.number(11, 99), d.number(6, 60), d.number(11, 99)
     text = f"{name} is {b} years old, has {a} {things} and finds {c} more. How many {things} are there now?"
     return Problem(text, (b, a, c), (f"{a}+{c}",), ((f"{b}+{a}",), (f"{b}+{c}",)))
 
 
 @template(2)
 def extra_days(d: Draw) -> Problem:
-    (name,), things, a, b, c = d.names(1), d.things(), d.number(10, 60), d.number(10, 90), d.number(10, 60)
+    (name,), things, a, b, c = d.names(1), d.things(), d.number(3, 30), d.number(3, 30), d.number(3, 60)
     text = f"In {c} days {name} fills {a} bags with {b} {things} each. How many {things} is that?"
     return Problem(text, (c, a, b), (f"{a}*{b}",), ((f"{c}*{a}",), (f"{c}*{b}",)))
 
 
 @template(2)
 def gain_then_loss(d: Draw) -> Problem:
-    (name,), things, a, b, c = d.names(1), d.things(), d.number(11, 99), d.number(11, 99), d.number(10, 80)
+    (name,), things, a, b, c = d.names(1), d.things(), d.number(11, 90), d.number(11, 90), d.number(3, 80)
     text = f"{name} has {a} {things}, buys {b} more and loses {c}. How many {things} are left?"
     return Problem(text, (a, b, c), (f"{a}+{b}", f"{{0}}-{c}"), ((f"{a}+{b}",), (f"{a}+{b}", f"{{0}}+{c}")))
 
 
 @template(2)
 def boxes_then_eat(d: Draw) -> Problem:
-    (name,), things, a, b, c = d.names(1), d.things(), d.number(10, 40), d.number(10, 60), d.number(10, 99)
+    (name,), things, a, b, c = d.names(1), d.things(), d.number(3, 20), d.number(3, 20), d.number(3, 40)
     text = f"{name} buys {a} boxes of {b} {things} and drops {c} {things}. How many {things} are left?"
     return Problem(text, (a, b, c), (f"{a}*{b}", f"{{0}}-{c}"), ((f"{a}*{b}",), (f"{a}*{b}", f"{{0}}+{c}")))
 
 
 @template(2)
 def gain_then_share(d: Draw) -> Problem:
-    (name,), things, a, b, c = d.names(1), d.things(), d.number(11, 99), d.number(11, 99), d.number(10, 30)
+    (name,), things, a, b, c = d.names(1), d.things(), d.number(11, 90), d.number(11, 90), d.number(3, 12)
     text = f"{name} has {a} {things}, finds {b} more and puts them in {c} equal rows. How many are in a row?"
     return Problem(text, (a, b, c), (f"{a}+{b}", f"{{0}}/{c}"), ((f"{a}+{b}",), (f"{a}+{b}", f"{{0}}*{c}")))
 
 
 @template(2)
 def change(d: Draw) -> Problem:
-    (name,), a, b, c = d.names(1), d.number(10, 30), d.number(10, 40), d.number(200, 1500)
+    (name,), a, b, c = d.names(1), d.number(3, 16), d.number(3, 16), d.number(20, 300)
     text = f"{name} pays {c} dollars for {a} books at {b} dollars each. How much money does {name} get back?"
     return Problem(text, (c, a, b), (f"{a}*{b}", f"{c}-{{0}}"), ((f"{a}*{b}",), (f"{c}-{b}",)))
 
 
 @template(2)
 def decimal_price(d: Draw) -> Problem:
-    (name,), price, a, b = d.names(1), d.price(40), d.number(10, 40), d.number(10, 90)
+    (name,), price, a, b = d.names(1), d.price(16), d.number(3, 16), d.number(3, 30)
     text = f"{name} buys {a} pens at {price} dollars each and a bag for {b} dollars. What is the total?"
     steps = (f"{a}*{price}", f"{{0}}+{b}")
     return Problem(text, (a, price, b), steps, (steps[:1], (f"{price}+{b}",)), whole=False)
@@ -255,7 +258,7 @@ def decimal_price(d: Draw) -> Problem:
 @template(3)
 def part_left(d: Draw) -> Problem:
     (name,), things, (top, under) = d.names(1), d.things(), d.fraction()
-    a = d.number(under, 9 * under, under)
+    a = d.number(under, 30 * under, under)
     text = f"{name} has {a} {things} and loses {top}/{under} of them. How many {things} are left?"
     steps = (f"{a}*{top}", f"{{0}}/{under}", f"{a}-{{1}}")
     return Problem(text, (a, f"{top}/{under}"), steps, (steps[:2],))
@@ -264,7 +267,7 @@ def part_left(d: Draw) -> Problem:
 @template(3)
 def two_shelves(d: Draw) -> Problem:
     (name,), things = d.names(1), d.things()
-    a, b, c, e = d.number(10, 40), d.number(10, 40), d.number(10, 40), d.number(10, 40)
+    a, b, c, e = d.number(3, 20), d.number(3, 20), d.number(3, 20), d.number(3, 20)
     text = f"{name} has {a} bags of {b} {things} and {c} bags of {e} {things}. How many {things} is that?"
     steps = (f"{a}*{b}", f"{c}*{e}", "{0}+{1}")
     return Problem(text, (a, b, c, e), steps, ((f"{a}*{b}", "{0}+" + str(c), "{1}+" + str(e)), (f"{a}*{b}",)))
@@ -272,7 +275,7 @@ def two_shelves(d: Draw) -> Problem:
 
 @template(3)
 def discount(d: Draw) -> Problem:
-    (name,), a, b, p = d.names(1), d.number(10, 40), d.number(10, 80), d.percent()
+    (name,), a, b, p = d.names(1), d.number(3, 16), d.number(10, 80), d.percent()
     text = f"{name} buys {a} lamps at {b} dollars each and gets {p}% off. How much does {name} pay?"
     steps = (f"{a}*{b}", f"{{0}}*{p}%", "{0}-{1}")
     return Problem(text, (a, b, f"{p}%"), steps, (steps[:2], (f"{a}*{b}", f"{{0}}-{p}")), whole=False)
@@ -281,7 +284,7 @@ def discount(d: Draw) -> Problem:
 @template(3)
 def share_of_rest(d: Draw) -> Problem:
     (name,), things = d.names(1), d.things()
-    a, b, c, e = d.number(10, 40), d.number(10, 40), d.number(10, 90), d.number(10, 40)
+    a, b, c, e = d.number(3, 20), d.number(3, 20), d.number(3, 40), d.number(3, 12)
     text = f"{name} has {a} bags of {b} {things}, eats {c} and splits the rest into {e} piles. How many per pile?"
     steps = (f"{a}*{b}", f"{{0}}-{c}", f"{{1}}/{e}")
     return Problem(text, (a, b, c, e), steps, ((f"{a}*{b}", f"{{0}}/{e}"), steps[:2]))
@@ -290,6 +293,6 @@ def share_of_rest(d: Draw) -> Problem:
 @template(3)
 def extra_in_chain(d: Draw) -> Problem:
     (name,), things = d.names(1), d.things()
-    a, b, c, e = d.number(11, 90), d.number(11, 90), d.number(10, 40), d.number(10, 70)
+    a, b, c, e = d.number(11, 90), d.number(11, 60), d.number(3, 12), d.number(6, 70)
     text = f"{name}, aged {e}, has {a} {things}, finds {b} more and sells all at {c} dollars each. How much is that?"
     return Problem(text, (e, a, b, c), (f"{a}+{b}", f"{{0}}*{c}"), ((f"{a}+{b}", f"{{0}}*{e}"), (f"{a}+{b}",)))
