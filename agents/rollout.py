@@ -135,9 +135,12 @@ class Rollout:
                 if on_episode is not None:
                     on_episode(episode)
 
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(self.concurrency, len(requests))):
-                group.create_task(worker())
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(self.concurrency, len(requests))):
+                    group.create_task(worker())
+        except BaseExceptionGroup as errors:  # callers expect the error itself, such as a TemplateError
+            raise errors.exceptions[0] from None
         return [episode for episode in episodes if episode is not None]
 
     async def episode(self, request: EpisodeRequest) -> Episode:
