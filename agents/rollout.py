@@ -7,9 +7,10 @@ produced them; an infrastructure failure comes back as an episode with `error` a
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -19,7 +20,7 @@ from ..envs.text_env import TextEnv
 from ..sandbox.errors import LudusError
 from ..verifiers.verdict import InfrastructureError, Verdict
 from .engine import Completion, Sampling, StopReason, TokenEngine
-from .renderer import Renderer, TemplateError
+from .renderer import Renderer
 from .seeds import derive_seed
 from .trajectory import Episode, Step, Trajectory
 
@@ -79,7 +80,7 @@ class Rollout:
     """Plays episodes of several arenas on one engine, `concurrency` at a time.
 
     step_deadline_s: seconds that one reset or step of an environment may take; later it counts as an infrastructure
-    failure. Use as a context manager: leaving it closes environments and threads.
+    failure. Use as a context manager: leaving it closes environments.
     """
 
     def __init__(
@@ -94,7 +95,6 @@ class Rollout:
         self.arenas = arenas
         self.concurrency = concurrency
         self.step_deadline_s = step_deadline_s
-        self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="ludus-env")
         self._runner = asyncio.Runner()
 
     def __enter__(self) -> Rollout:
@@ -104,11 +104,10 @@ class Rollout:
         self.close()
 
     def close(self) -> None:
-        """Close environments, threads and the event loop."""
+        """Close environments and the event loop."""
         for arena in self.arenas.values():
             while arena.idle:
                 arena.idle.pop().close()
-        self._threads.shutdown(wait=False, cancel_futures=True)
         self._runner.close()
 
     def run(
@@ -148,9 +147,10 @@ class Rollout:
         arena = self.arenas[request.env]
         start = time.monotonic()
         record = _Record(request)
-        env = arena.idle.pop() if arena.idle else arena.make()
+        env: TextEnv | None = None
         reusable = True
         try:
+            env = arena.idle.pop() if arena.idle else _guarded(arena.make)
             await self._conversation(arena, env, record)
         except (InfrastructureError, TimeoutError) as error:
             record.fail(error)
@@ -160,9 +160,9 @@ class Rollout:
             raise
         finally:
             self.engine.release(request.id)
-            if reusable:
+            if env is not None and reusable:
                 arena.idle.append(env)
-            else:
+            elif env is not None:
                 env.close()
         if record.error is None and arena.renderer.append_only:
             arena.renderer.check_episode(record.messages)
@@ -198,15 +198,33 @@ class Rollout:
 
     async def _off_loop(self, call: Callable[[], T]) -> T:
         """Run environment code in a thread, under the deadline; what it raises is an infrastructure failure."""
-        future = asyncio.get_running_loop().run_in_executor(self._threads, call)
+        future: Future[T] = Future()
+        future.set_running_or_notify_cancel()
+
+        def run() -> None:
+            try:
+                future.set_result(_guarded(call))
+            except InfrastructureError as error:
+                future.set_exception(error)
+
+        # A thread for each call, and a daemon: one that hangs takes no place from others and lets the process end.
+        threading.Thread(target=run, name="ludus-env", daemon=True).start()
         try:
-            return await asyncio.wait_for(future, self.step_deadline_s)
+            # Not asyncio.wait_for, which before Python 3.12 swallows a cancellation that meets the result.
+            async with asyncio.timeout(self.step_deadline_s):
+                return await asyncio.wrap_future(future)
         except TimeoutError as error:
             raise TimeoutError(f"the environment took longer than {self.step_deadline_s:g} s") from error
-        except (InfrastructureError, asyncio.CancelledError, TemplateError):
-            raise
-        except Exception as error:
-            raise InfrastructureError(f"the environment raised {type(error).__name__}: {error}") from error
+
+
+def _guarded(call: Callable[[], T]) -> T:
+    """Environment code: whatever it raises is an infrastructure failure."""
+    try:
+        return call()
+    except InfrastructureError:
+        raise
+    except BaseException as error:
+        raise InfrastructureError(f"the environment raised {type(error).__name__}: {error}") from error
 
 
 class _Record:
