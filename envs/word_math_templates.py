@@ -148,21 +148,21 @@ def template(level: int) -> Callable[[Callable[[Draw], Problem]], Callable[[Draw
 
 @template(1)
 def gain(d: Draw) -> Problem:
-    (name,), things, a, b = d.names(1), d.things(), d.number(11, 99), d.number(11, 99)
+    (name,), things, a, b = d.names(1), d.things(), d.number(3, 400), d.number(3, 400)
     text = f"{name} has {a} {things} and buys {b} more. How many {things} does {name} have?"
     return Problem(text, (a, b), (f"{a}+{b}",), ((f"{a}-{b}",),))
 
 
 @template(1)
 def loss(d: Draw) -> Problem:
-    (name, other), things, a, b = d.names(2), d.things(), d.number(40, 99), d.number(11, 39)
+    (name, other), things, a, b = d.names(2), d.things(), d.number(40, 400), d.number(3, 39)
     text = f"{name} has {a} {things} and gives {b} to {other}. How many are left?"
     return Problem(text, (a, b), (f"{a}-{b}",), ((f"{b}-{a}",), (f"{a}+{b}",)))
 
 
 @template(1)
 def boxes(d: Draw) -> Problem:
-    (name,), things, a, b = d.names(1), d.things(), d.number(3, 30), d.number(3, 30)
+    (name,), things, a, b = d.names(1), d.things(), d.number(3, 30), d.number(3, 200)
     text = f"{name} fills {a} boxes with {b} {things} each. How many {things} is that?"
     return Problem(text, (a, b), (f"{a}*{b}",), ((f"{a}+{b}",),))
 
@@ -177,15 +177,14 @@ def share(d: Draw) -> Problem:
 
 @template(1)
 def pour(d: Draw) -> Problem:
-    (name,), b = d.names(1), d.number(4, 16, 2)
-    a = d.number(3, 90)
+    (name,), a, b = d.names(1), d.number(3, 200), d.number(3, 20)
     text = f"{name} pours {a} liters of juice equally into {b} jugs. How many liters are in a jug?"
     return Problem(text, (a, b), (f"{a}/{b}",), ((f"{a}*{b}",), (f"{a}-{b}",)), whole=False)
 
 
 @template(1)
 def compare(d: Draw) -> Problem:
-    (name, other), things, a, b = d.names(2), d.things(), d.number(11, 90), d.number(11, 90)
+    (name, other), things, a, b = d.names(2), d.things(), d.number(11, 400), d.number(3, 400)
     text = f"{name} has {a} {things}. That is {b} more than {other} has. How many does {other} have?"
     return Problem(text, (a, b), (f"{a}-{b}",), ((f"{a}+{b}",),))
 
@@ -207,35 +206,35 @@ def percent_of(d: Draw) -> Problem:
 
 @template(2)
 def extra_number(d: Draw) -> Problem:
-    (name,), things, a, b, c = d.names(1), d.things(), d.number(11, 99), d.number(6, 60), d.number(11, 99)
+    (name,), things, a, b, c = d.names(1), d.things(), d.number(11, 300), d.number(6, 60), d.number(11, 300)
     text = f"{name} is {b} years old, has {a} {things} and finds {c} more. How many {things} are there now?"
     return Problem(text, (b, a, c), (f"{a}+{c}",), ((f"{b}+{a}",), (f"{b}+{c}",)))
 
 
 @template(2)
 def extra_days(d: Draw) -> Problem:
-    (name,), things, a, b, c = d.names(1), d.things(), d.number(3, 30), d.number(3, 30), d.number(3, 60)
+    (name,), things, a, b, c = d.names(1), d.things(), d.number(3, 30), d.number(3, 150), d.number(3, 60)
     text = f"In {c} days {name} fills {a} bags with {b} {things} each. How many {things} is that?"
     return Problem(text, (c, a, b), (f"{a}*{b}",), ((f"{c}*{a}",), (f"{c}*{b}",)))
 
 
 @template(2)
 def gain_then_loss(d: Draw) -> Problem:
-    (name,), things, a, b, c = d.names(1), d.things(), d.number(11, 90), d.number(11, 90), d.number(3, 80)
+    (name,), things, a, b, c = d.names(1), d.things(), d.number(11, 300), d.number(11, 300), d.number(3, 200)
     text = f"{name} has {a} {things}, buys {b} more and loses {c}. How many {things} are left?"
     return Problem(text, (a, b, c), (f"{a}+{b}", f"{{0}}-{c}"), ((f"{a}+{b}",), (f"{a}+{b}", f"{{0}}+{c}")))
 
 
 @template(2)
 def boxes_then_eat(d: Draw) -> Problem:
-    (name,), things, a, b, c = d.names(1), d.things(), d.number(3, 20), d.number(3, 20), d.number(3, 40)
+    (name,), things, a, b, c = d.names(1), d.things(), d.number(3, 20), d.number(3, 60), d.number(3, 150)
     text = f"{name} buys {a} boxes of {b} {things} and drops {c} {things}. How many {things} are left?"
     return Problem(text, (a, b, c), (f"{a}*{b}", f"{{0}}-{c}"), ((f"{a}*{b}",), (f"{a}*{b}", f"{{0}}+{c}")))
 
 
 @template(2)
 def gain_then_share(d: Draw) -> Problem:
-    (name,), things, a, b, c = d.names(1), d.things(), d.number(11, 90), d.number(11, 90), d.number(3, 12)
+    (name,), things, a, b, c = d.names(1), d.things(), d.number(11, 300), d.number(11, 300), d.number(3, 12)
     text = f"{name} has {a} {things}, finds {b} more and puts them in {c} equal rows. How many are in a row?"
     return Problem(text, (a, b, c), (f"{a}+{b}", f"{{0}}/{c}"), ((f"{a}+{b}",), (f"{a}+{b}", f"{{0}}*{c}")))
 
@@ -267,7 +266,7 @@ def part_left(d: Draw) -> Problem:
 @template(3)
 def two_shelves(d: Draw) -> Problem:
     (name,), things = d.names(1), d.things()
-    a, b, c, e = d.number(3, 20), d.number(3, 20), d.number(3, 20), d.number(3, 20)
+    a, b, c, e = d.number(3, 20), d.number(3, 120), d.number(3, 20), d.number(3, 120)
     text = f"{name} has {a} bags of {b} {things} and {c} bags of {e} {things}. How many {things} is that?"
     steps = (f"{a}*{b}", f"{c}*{e}", "{0}+{1}")
     return Problem(text, (a, b, c, e), steps, ((f"{a}*{b}", "{0}+" + str(c), "{1}+" + str(e)), (f"{a}*{b}",)))
@@ -293,6 +292,6 @@ def share_of_rest(d: Draw) -> Problem:
 @template(3)
 def extra_in_chain(d: Draw) -> Problem:
     (name,), things = d.names(1), d.things()
-    a, b, c, e = d.number(11, 90), d.number(11, 60), d.number(3, 12), d.number(6, 70)
+    a, b, c, e = d.number(11, 300), d.number(11, 300), d.number(3, 12), d.number(6, 70)
     text = f"{name}, aged {e}, has {a} {things}, finds {b} more and sells all at {c} dollars each. How much is that?"
     return Problem(text, (e, a, b, c), (f"{a}+{b}", f"{{0}}*{c}"), ((f"{a}+{b}", f"{{0}}*{e}"), (f"{a}+{b}",)))
