@@ -1,7 +1,7 @@
 """ludus/WordMath-v0: procedural word problems to be solved with a calculator over several turns.
 
 Invariant: the train and test splits share neither a number nor a first name: every run of digits in a prompt, read as
-an integer n, has n % 9 == 4 exactly for the test split (tests/test_word_math.py).
+an integer, belongs to its split (`word_math_templates.belongs`, tests/test_word_math.py).
 """
 
 from __future__ import annotations

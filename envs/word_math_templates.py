@@ -36,17 +36,17 @@ NAMES: dict[Split, tuple[str, ...]] = {
 }
 THINGS = _words("apples books cards coins eggs flowers marbles pears pens shells stamps stickers")
 FRACTIONS = tuple(
-    (top, under) for under in (*range(2, 14), 22, 31) for top in range(1, under) if np.gcd(top, under) == 1
+    (top, under) for under in (*range(2, 14), 15, 19, 22, 26) for top in range(1, under) if np.gcd(top, under) == 1
 )
-PERCENTS = (5, 10, 20, 25, 30, 40, 50, 60, 75, 80, 85)
+PERCENTS = (5, 10, 15, 20, 25, 30, 40, 50, 60, 75, 80)
 
 
 def belongs(number: int, split: Split) -> bool:
     """Whether an integer may stand in the prompts of a split; each integer belongs to exactly one.
 
-    The test split has the integers whose digits add up to 4, 13, 22, …: one in nine, spread over all lengths and digits.
+    The test split has about a quarter of the integers from 10 on, spread over all pairs of digits.
     """
-    return (number % 9 == 4) == (split == "test")
+    return (number >= 10 and (number + number // 10) % 4 == 0) == (split == "test")
 
 
 class Draw:
@@ -234,21 +234,21 @@ def boxes_then_eat(d: Draw) -> Problem:
 
 @template(2)
 def gain_then_share(d: Draw) -> Problem:
-    (name,), things, a, b, c = d.names(1), d.things(), d.number(11, 300), d.number(11, 300), d.number(3, 12)
+    (name,), things, a, b, c = d.names(1), d.things(), d.number(11, 300), d.number(11, 300), d.number(3, 30)
     text = f"{name} has {a} {things}, finds {b} more and puts them in {c} equal rows. How many are in a row?"
     return Problem(text, (a, b, c), (f"{a}+{b}", f"{{0}}/{c}"), ((f"{a}+{b}",), (f"{a}+{b}", f"{{0}}*{c}")))
 
 
 @template(2)
 def change(d: Draw) -> Problem:
-    (name,), a, b, c = d.names(1), d.number(3, 16), d.number(3, 16), d.number(20, 300)
+    (name,), a, b, c = d.names(1), d.number(3, 30), d.number(3, 30), d.number(20, 300)
     text = f"{name} pays {c} dollars for {a} books at {b} dollars each. How much money does {name} get back?"
     return Problem(text, (c, a, b), (f"{a}*{b}", f"{c}-{{0}}"), ((f"{a}*{b}",), (f"{c}-{b}",)))
 
 
 @template(2)
 def decimal_price(d: Draw) -> Problem:
-    (name,), price, a, b = d.names(1), d.price(16), d.number(3, 16), d.number(3, 30)
+    (name,), price, a, b = d.names(1), d.price(16), d.number(3, 30), d.number(3, 30)
     text = f"{name} buys {a} pens at {price} dollars each and a bag for {b} dollars. What is the total?"
     steps = (f"{a}*{price}", f"{{0}}+{b}")
     return Problem(text, (a, price, b), steps, (steps[:1], (f"{price}+{b}",)), whole=False)
@@ -274,7 +274,7 @@ def two_shelves(d: Draw) -> Problem:
 
 @template(3)
 def discount(d: Draw) -> Problem:
-    (name,), a, b, p = d.names(1), d.number(3, 16), d.number(10, 80), d.percent()
+    (name,), a, b, p = d.names(1), d.number(3, 30), d.number(10, 80), d.percent()
     text = f"{name} buys {a} lamps at {b} dollars each and gets {p}% off. How much does {name} pay?"
     steps = (f"{a}*{b}", f"{{0}}*{p}%", "{0}-{1}")
     return Problem(text, (a, b, f"{p}%"), steps, (steps[:2], (f"{a}*{b}", f"{{0}}-{p}")), whole=False)
@@ -283,7 +283,7 @@ def discount(d: Draw) -> Problem:
 @template(3)
 def share_of_rest(d: Draw) -> Problem:
     (name,), things = d.names(1), d.things()
-    a, b, c, e = d.number(3, 20), d.number(3, 20), d.number(3, 40), d.number(3, 12)
+    a, b, c, e = d.number(3, 20), d.number(3, 20), d.number(3, 40), d.number(3, 30)
     text = f"{name} has {a} bags of {b} {things}, eats {c} and splits the rest into {e} piles. How many per pile?"
     steps = (f"{a}*{b}", f"{{0}}-{c}", f"{{1}}/{e}")
     return Problem(text, (a, b, c, e), steps, ((f"{a}*{b}", f"{{0}}/{e}"), steps[:2]))
@@ -292,6 +292,6 @@ def share_of_rest(d: Draw) -> Problem:
 @template(3)
 def extra_in_chain(d: Draw) -> Problem:
     (name,), things = d.names(1), d.things()
-    a, b, c, e = d.number(11, 300), d.number(11, 300), d.number(3, 12), d.number(6, 70)
+    a, b, c, e = d.number(11, 300), d.number(11, 300), d.number(3, 30), d.number(6, 70)
     text = f"{name}, aged {e}, has {a} {things}, finds {b} more and sells all at {c} dollars each. How much is that?"
     return Problem(text, (e, a, b, c), (f"{a}+{b}", f"{{0}}*{c}"), ((f"{a}+{b}", f"{{0}}*{e}"), (f"{a}+{b}",)))
