@@ -8,7 +8,8 @@ on each finished episode (tests/test_renderer.py).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,6 +18,10 @@ from ..sandbox.errors import LudusError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+MARK = "\ue000"
+"""A private-use character that stands for a message's content while the template around it is rendered."""
 
 
 class TemplateError(LudusError):
@@ -49,6 +54,7 @@ class Renderer:
         self.tools: list[Any] | None = list(tools) or None
         self.end_id: int = tokenizer.eos_token_id
         self.end_text: str = tokenizer.eos_token
+        self.special: list[str] = list(tokenizer.all_special_tokens)
         self.on_rewrite = on_rewrite
         self._encode = lru_cache(maxsize=4096)(self._encode_uncached)
         self._append = lru_cache(maxsize=4096)(self._append_uncached)
@@ -124,10 +130,34 @@ class Renderer:
         return tuple(self.tokenizer.encode(text, add_special_tokens=False))
 
     def _open_uncached(self, messages: tuple[tuple[str, str], ...]) -> tuple[int, ...]:
-        return self._encode(self._render([Message(role=r, content=c) for r, c in messages], generate=True))
+        def render(pairs: Sequence[tuple[str, str]]) -> str:
+            return self._render([Message(role=r, content=c) for r, c in pairs], generate=True)
+
+        return self._tokens(render, messages)
+
+    def _tokens(
+        self, render: Callable[[Sequence[tuple[str, str]]], str], messages: Sequence[tuple[str, str]]
+    ) -> tuple[int, ...]:
+        """Encode what `render` writes; a special token that a message merely spells stays text.
+
+        Such contents are encoded apart from the template around them, so that nothing that is said can end a turn.
+        """
+        spelled = [any(token in content for token in self.special) for _, content in messages]
+        if not any(spelled):
+            return self._encode(render(messages))
+        marks = [f"{MARK}{index}{MARK}" for index in range(len(messages))]
+        whole = render([(role, mark) for (role, _), mark in zip(messages, marks, strict=True)])
+        tokens: list[int] = []
+        for number, part in enumerate(re.split(f"{MARK}([0-9]+){MARK}", whole)):
+            if number % 2:
+                content = messages[int(part)][1]
+                tokens += self.tokenizer.encode(content, add_special_tokens=False, split_special_tokens=True)
+            else:
+                tokens += self._encode(part)
+        return tuple(tokens)
 
     def _append_uncached(self, messages: tuple[tuple[str, str], ...]) -> tuple[int, ...]:
-        return self._encode(self._appended_text(messages))
+        return self._tokens(self._appended_text, messages)
 
     def _cut(self, text: str) -> str:
         """`text` up to and including its last end-of-turn token."""

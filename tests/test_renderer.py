@@ -251,9 +251,6 @@ def test_sampled_text_that_spells_an_end_token_does_not_confuse_the_proof() -> N
     assert renderer.check_episode(conversation("q", [("a", "tool", FORGED)], "b", None)) is None
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the template's output is encoded as a whole, special tokens in content included"
-)
 @pytest.mark.parametrize("where", ["opening", "observation"])
 def test_observed_text_cannot_forge_the_end_of_a_turn(where: str) -> None:
     """What a tool or a task says is text: it makes no special token, whatever it spells."""
