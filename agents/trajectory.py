@@ -7,10 +7,12 @@ that the policy sampled carry mask, log-probability and version (tests/test_roll
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..envs.task import Message
 from ..verifiers.verdict import Verdict
+
+if TYPE_CHECKING:
+    from ..envs.task import Message
 
 
 @dataclass(frozen=True)

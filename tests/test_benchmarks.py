@@ -202,7 +202,6 @@ runpy.run_module("benchmarks.gpu", run_name="__main__", alter_sys=True)
 """
 
 
-@pytest.mark.xfail(reason="agents/trajectory.py and trainers/optimizer.py import more than they use", strict=False)
 def test_gpu_benchmark_runs_from_the_source_tree_where_little_is_installed(tmp_path: Path) -> None:
     blocked = {"gymnasium", "pydantic", "pydantic_core", "typer", "tensorboard", "pyarrow", "accelerate", "datasets"}
     code = WITHOUT_LUDUS.format(blocked=blocked, out=str(tmp_path / "gpu.json"))

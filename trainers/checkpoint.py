@@ -109,10 +109,12 @@ def load_weights(model: PreTrainedModel, path: Path) -> None:
     if not files:
         raise CheckpointError(f"{path} holds no safetensors file; it is not a complete model directory.")
     weights = {name: tensor for file in files for name, tensor in load_file(file).items()}
-    missing, unexpected = model.load_state_dict(weights, strict=False)
+    own = model.state_dict()
     tied = set(getattr(model, "all_tied_weights_keys", None) or getattr(model, "_tied_weights_keys", None) or ())
-    if unexpected or set(missing) - tied:
+    same = all(name in own and own[name].shape == tensor.shape for name, tensor in weights.items())
+    if not same or own.keys() - weights.keys() - tied:
         raise CheckpointError(f"{path} holds a model of another shape than the recipe's; use the run's own recipe.")
+    model.load_state_dict(weights, strict=False)
     model.tie_weights()
 
 

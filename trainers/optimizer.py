@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from ..sandbox.errors import LudusError
-from .config import OptimizerConfig
+
+if TYPE_CHECKING:
+    from .config import OptimizerConfig
 
 
 class NonFiniteError(LudusError):
