@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import hypothesis
 import pytest
+
+# A shell that starts a job in the background has it ignore Ctrl-C, and every process that the tests start would, too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Two threads, as on the smallest machine that Ludus promises to serve; read by torch when it is first imported.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
