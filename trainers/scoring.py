@@ -37,7 +37,8 @@ def score(model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
         # Padding is on the right, where causal attention never looks, so only shared prompts need a mask.
         hidden_BTC = body(
             input_ids=batch.token_ids_BT,
-            position_ids=batch.positions_BT,
+            # Positions that count from 0 are not given: transformers would look for packed sequences in them.
+            position_ids=None if batch.segments_BT is None else batch.positions_BT,
             attention_mask=attention_mask(model, batch),
             use_cache=False,
         ).last_hidden_state
