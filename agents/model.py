@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import string
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,10 @@ TINY_TEMPLATE = (
 )
 
 
+BYTE_LEVEL = {" ": "Ġ", "\n": "Ċ"}
+"""How byte-level tokenizers write what cannot be seen; every other printable ASCII character stands for itself."""
+
+
 class ModelError(LudusError):
     """A model that cannot be loaded."""
 
@@ -30,16 +35,23 @@ def character_tokenizer(tags: tuple[str, ...] = ()) -> PreTrainedTokenizerBase:
 
     A character outside the alphabet becomes <|unknown|>. In the chat template a message is a role token, the text and
     <|end|>.
+
+    Beside a Qwen2 model, transformers 5 reads whatever tokenizer is saved as a byte-level one. The vocabulary is
+    therefore written as such: of printable ASCII text, AutoTokenizer then makes the same tokens as this one.
     """
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     special = ["<|pad|>", "<|unknown|>", "<|end|>", *(f"<|{role}|>" for role in ROLES)]
     alphabet = [c for c in string.printable if c == "\n" or c.isprintable()]
-    vocabulary = {token: index for index, token in enumerate([*special, *tags, *alphabet])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<|unknown|>"))
+    letters = [BYTE_LEVEL.get(c, c) for c in alphabet]
+    vocabulary = {token: index for index, token in enumerate([*special, *tags, *letters])}
+    tokenizer = Tokenizer(models.BPE(vocabulary, [], unk_token="<|unknown|>"))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Replace(c, letter) for c, letter in BYTE_LEVEL.items()])
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
-    tokenizer.decoder = decoders.Fuse()
+    tokenizer.decoder = decoders.Sequence(
+        [*(decoders.Replace(letter, c) for c, letter in BYTE_LEVEL.items()), decoders.Fuse()]
+    )
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="<|pad|>",
@@ -83,7 +95,7 @@ def create_tiny_model(shape: TinyModel, seed: int) -> tuple[PreTrainedModel, Pre
 
 def load_model(path: str, chat_template: str | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load float32 weights and tokenizer from a directory or a hub name; ModelError says what is missing."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     folder = Path(path)
     looks_local = folder.exists() or path.startswith((".", "/", "~")) or path.count("/") > 1
@@ -91,14 +103,39 @@ def load_model(path: str, chat_template: str | None = None) -> tuple[PreTrainedM
         what = "has no config.json" if folder.is_dir() else "is not a directory"
         raise ModelError(f"{path} {what}; give a model directory in Hugging Face format or the name of one on the hub.")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
-    except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        tokenizer = load_tokenizer(path)
+        model, report = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
+    except Exception as error:  # transformers, tokenizers and safetensors each raise their own and undocumented ones
+        first = (str(error).strip().splitlines() or [""])[0] or type(error).__name__
         raise ModelError(f"The model {path!r} cannot be loaded: {first}") from error
+    if report["missing_keys"]:
+        missing = ", ".join(sorted(report["missing_keys"])[:3])
+        raise ModelError(f"The model {path!r} lacks {len(report['missing_keys'])} weights, such as {missing}.")
+    if not tokenizer.encode("a", add_special_tokens=False):
+        raise ModelError(f"The model {path!r} has no tokenizer; put its tokenizer.json there.")
     if chat_template is not None:
-        tokenizer.chat_template = Path(chat_template).read_text()
+        tokenizer.chat_template = read_template(chat_template)
     return model.eval(), tokenizer
+
+
+def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a directory or a hub name, exactly as it was saved."""
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    config = Path(path) / "tokenizer_config.json"
+    saved = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    # Of a tokenizer without a class of its own, AutoTokenizer would make the one that is usual beside the model.
+    own = saved.get("tokenizer_class") not in ("TokenizersBackend", "PreTrainedTokenizerFast")
+    return (AutoTokenizer if own else PreTrainedTokenizerFast).from_pretrained(path)
+
+
+def read_template(path: str) -> str:
+    """A Jinja file. ModelError where it cannot be read."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise ModelError(f"model.chat_template = {path} cannot be read: {reason}.") from None
 
 
 def prepare_model(config: ModelConfig, seed: int, device: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
