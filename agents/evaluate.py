@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from ..envs.errors import TaskError
 from ..envs.source import epoch_index
 from .engine import Sampling
 from .rollout import EpisodeRequest, EpisodesFailedError, Rollout
@@ -51,6 +52,8 @@ def evaluate(
     """
     source = rollout.arenas[arena].env.source
     count = tasks if source.size is None else min(tasks, source.size)
+    if count == 0:
+        raise TaskError(f"The task source of {arena} is empty; give it at least one task.")
     requests = [
         EpisodeRequest(
             id=f"eval/{arena}/{index}",
