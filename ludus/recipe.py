@@ -101,12 +101,15 @@ def dump_recipe(recipe: Recipe) -> str:
 
 
 def parse_setting(text: str, source: str = "override") -> tuple[str, Any]:
-    """The key and the value of `key=value`; the value is YAML. Raises RecipeError, which begins with source."""
+    """The key and the value of `key=value`. Raises RecipeError, which begins with source.
+
+    The value is YAML, but nothing is the empty text and not null: a shell takes the quotes of `key=""` away.
+    """
     key, equals, value = text.partition("=")
     if not equals or not all(key.split(".")):
         raise RecipeError(f"{source} {text}: write it as key=value, for instance seed=3.")
     try:
-        return key, parse(value)
+        return key, parse(value) if value.strip() else ""
     except YamlError as error:
         raise RecipeError(f"{source} {text}: the value is not YAML ({error}); put it in quotes.") from None
 

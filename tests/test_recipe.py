@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from ludus.complaints import keys_of
-from ludus.recipe import Recipe, RecipeError, dump_recipe, load_recipe, make_recipe
+from ludus.recipe import Recipe, RecipeError, dump_recipe, load_recipe, make_recipe, parse_setting
 from ludus.yaml_core import dump, parse
 
 BASE = """\
@@ -224,3 +224,8 @@ def test_a_key_with_one_letter_gone_is_recognised(key: str, data: st.DataObject)
         make_recipe(recipe, "x.yaml")
     sentence = next(line for line in str(caught.value).splitlines() if f" {section}{dot}{wrong} is not a known" in line)
     assert key in sentence.partition("did you mean ")[2].rstrip("?").split(" or ")
+
+
+def test_an_empty_value_is_the_empty_text_since_a_shell_takes_its_quotes_away() -> None:
+    assert parse_setting("system_prompt=") == ("system_prompt", "")
+    assert parse_setting("system_prompt=null") == ("system_prompt", None)
