@@ -10,7 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ludus.trainers.algorithms import ALGORITHMS, AlgorithmError, get_algorithm
+from ludus.agents.trajectory import Episode, Trajectory
+from ludus.trainers.algorithms import ALGORITHMS, AlgorithmError, Experience, get_algorithm
 from ludus.trainers.algorithms.advantages import group_center, group_norm, leave_one_out
 from ludus.trainers.algorithms.kl import k1, k2, k3
 from ludus.trainers.algorithms.reductions import (
@@ -114,3 +115,63 @@ def test_a_wrong_algorithm_or_option_is_one_sentence_with_the_fix(name, options,
         get_algorithm(name, **options)
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def experience(rewards: list[float], groups: list[int], kl: list[list[float]] | None = None) -> Experience:
+    """Episodes of one trajectory each: one observed token, then two sampled ones."""
+    trajectory = Trajectory((1, 2, 3), (False, True, True), (0.0, -1.0, -1.0), (-1, 0, 0))
+    episodes = [
+        Episode(str(i), "e", str(i), str(g), 0, r, {}, None, True, False, None, "answer", (), (trajectory,))
+        for i, (r, g) in enumerate(zip(rewards, groups, strict=True))
+    ]
+    kl_E = None if kl is None else [[np.array(part)] for part in kl]
+    return Experience(episodes, np.array(rewards), np.array(groups), kl_E)
+
+
+def test_every_sampled_token_gets_its_episode_s_advantage_and_no_other_token() -> None:
+    advantages, _ = get_algorithm("rloo").estimator(experience([1.0, 0.0], [0, 0]), {})
+    assert [part.tolist() for (part,) in advantages] == [[0.0, 1.0, 1.0], [0.0, -1.0, -1.0]]
+
+
+def test_kl_in_the_reward_by_hand() -> None:
+    """Rewards 1 and 0 less KL 0.1 and 0.3: 0.9 and -0.3, so the advantages are 1.2 and -1.2."""
+    kl = [[0.0, 0.05, 0.05], [0.0, 0.1, 0.2]]
+    advantages, _ = get_algorithm("rloo", kl_coef=0.1).estimator(experience([1.0, 0.0], [0, 0], kl), {})
+    assert [part[1] for (part,) in advantages] == pytest.approx([1.2, -1.2])
+
+
+def test_the_moving_average_by_hand() -> None:
+    """The first batch is its own baseline; then 0.5, 0.8 * 0.5 + 0.2 * 1.0 = 0.6, and so on."""
+    algorithm = get_algorithm("reinforce", baseline_decay=0.8)
+    first, state = algorithm.estimator(experience([1.0, 0.0], [0, 0]), {})
+    assert [part[1] for (part,) in first] == pytest.approx([0.5, -0.5])
+    second, state = algorithm.estimator(experience([1.0, 1.0], [1, 1]), state)
+    assert [part[1] for (part,) in second] == pytest.approx([0.5, 0.5])
+    third, _ = algorithm.estimator(experience([1.0, 0.0], [2, 2]), state)
+    assert [part[1] for (part,) in third] == pytest.approx([0.4, -0.6])
+    plain, _ = get_algorithm("reinforce").estimator(experience([1.0, 0.25], [0, 0]), {})
+    assert [part[1] for (part,) in plain] == [1.0, 0.25]
+
+
+def test_other_normalisations_of_a_group_by_hand() -> None:
+    """Rewards 1, 0, 0, 0 have the population deviation sqrt(3)/4 = 0.433013, and Bessel's is 0.5."""
+    assert group_norm(REWARDS, GROUP, std="population", eps=0.0)[0] == pytest.approx(0.75 / 0.4330127)
+    assert group_norm(REWARDS, GROUP, std="none") == pytest.approx(group_center(REWARDS, GROUP))
+    found, _ = get_algorithm("grpo", std="population", eps=0.0).estimator(experience(list(REWARDS), [0] * 4), {})
+    assert found[0][0][1] == pytest.approx(0.75 / 0.4330127)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "first"),
+    [
+        ("grpo", {}, 1.499997),
+        ("grpo", {"eps": 1e-4}, 1.49970),
+        ("dapo", {}, 1.499997),
+        ("dr_grpo", {}, 0.75),
+        ("rloo", {}, 1.0),
+        ("reinforce", {}, 1.0),
+    ],
+)
+def test_presets_use_the_estimator_that_is_named(name: str, options, first: float) -> None:
+    found, _ = get_algorithm(name, **options).estimator(experience(list(REWARDS), [0] * 4), {})
+    assert found[0][0].tolist() == pytest.approx([0.0, first, first], abs=1e-5)

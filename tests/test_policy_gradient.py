@@ -172,3 +172,144 @@ def test_dapo_can_leave_truncated_episodes_out_of_the_loss() -> None:
     advantages = [[np.zeros(len(t.mask)) for t in episode.trajectories] for episode in episodes]
     assert len(build_rows(get_algorithm("dapo"), episodes, advantages)) == len(episodes)
     assert len(build_rows(get_algorithm("dapo", drop_truncated=True), episodes, advantages)) == len(episodes) - 1
+
+
+# Against the formula, token by token
+
+
+def weights_by_hand(name: str, rows: list[Row], episode_of: list[int], horizon: int) -> list[float]:
+    """Each token's share of the loss: written out from the definitions, one episode after the other."""
+    tokens = {
+        e: sum(sum(r.trajectory.mask) for r, o in zip(rows, episode_of, strict=True) if o == e) for e in episode_of
+    }
+    episodes = len(tokens)
+    if name in ("reinforce", "rloo"):
+        return [1 / episodes for _ in rows]
+    if name == "grpo":
+        return [1 / (episodes * tokens[e]) for e in episode_of]
+    if name == "dr_grpo":
+        return [1 / (episodes * horizon) for _ in rows]
+    return [1 / sum(tokens.values()) for _ in rows]
+
+
+def loss_by_hand(name: str, model, rows: list[Row], weights: list[float]) -> torch.Tensor:
+    """One sequence at a time through the module, one token at a time through the formula, in float64."""
+    total = torch.zeros((), dtype=torch.float64)
+    for row, weight in zip(rows, weights, strict=True):
+        trajectory = row.trajectory
+        logits = model(torch.tensor([trajectory.token_ids])).logits[0]
+        for t, sampled in enumerate(trajectory.mask):
+            if not sampled:
+                continue
+            scaled = logits[t - 1] / trajectory.temperature
+            if trajectory.kept is not None:
+                kept = list(trajectory.kept[t])
+                logprob = scaled[trajectory.token_ids[t]] - torch.logsumexp(scaled[kept], 0)
+            else:
+                logprob = scaled[trajectory.token_ids[t]] - torch.logsumexp(scaled, 0)
+            advantage = float(row.advantages[t])
+            if name in ("reinforce", "rloo"):
+                loss = -advantage * logprob
+            else:
+                high = 0.28 if name == "dapo" else 0.2
+                ratio = (logprob - float(row.old[t])).exp()
+                loss = -torch.minimum(ratio * advantage, ratio.clamp(0.8, 1 + high) * advantage)
+            if name == "grpo":
+                difference = float(row.reference[t]) - logprob
+                loss = loss + 0.1 * (difference.exp() - 1 - difference)
+            total = total + weight * loss
+    return total
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+@pytest.mark.parametrize(("temperature", "truncated"), [(1.0, False), (0.7, False), (1.3, True)])
+def test_the_gradient_is_that_of_the_formula(name: str, temperature: float, truncated: bool, model) -> None:
+    import copy
+
+    rng = np.random.default_rng(4)
+    episodes = []
+    for episode in make_episodes(9):
+        (t,) = episode.trajectories
+        kept = tuple(
+            tuple(sorted({token, *rng.integers(7, 90, 30).tolist()})) if sampled else None
+            for token, sampled in zip(t.token_ids, t.mask, strict=True)
+        )
+        episodes.append(
+            replace(episode, trajectories=(replace(t, temperature=temperature, kept=kept if truncated else None),))
+        )
+    rows = make_rows(name, episodes, model)
+    # An old policy near the present one, so that some ratios are clipped on either side and some are not.
+    near = frozen_logprobs(model, rows, 10_000)
+    rows = [
+        replace(
+            row,
+            old=logprobs + 0.2 * rng.normal(size=len(logprobs)),
+            reference=logprobs + 0.3 * rng.normal(size=len(logprobs)),
+        )
+        for row, logprobs in zip(rows, near, strict=True)
+    ]
+    double = copy.deepcopy(model).double()
+    weights = weights_by_hand(name, rows, list(range(len(rows))), horizon=64)
+    loss = loss_by_hand(name, double, rows, weights)
+    loss.backward()
+    expected = torch.cat([p.grad.flatten() for p in double.parameters() if p.grad is not None])
+    model.zero_grad()
+    found = accumulate(get_algorithm(name, **PRESETS[name]), model, rows, 300)
+    gradient_ = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]).double()
+    assert found["loss"] == pytest.approx(float(loss.detach()), rel=1e-4, abs=1e-6)
+    assert expected.abs().max() > 1e-3
+    assert (gradient_ - expected).norm() < 1e-4 * expected.norm()
+
+
+def test_the_weights_of_presets_count_episodes_of_several_trajectories_once() -> None:
+    """Five tokens of one episode in two trajectories, and one episode of four tokens."""
+    parts = [(3, 0), (2, 0), (4, 1)]
+    rows = [
+        Row(Trajectory((9,) * (n + 1), (False, *[True] * n), (0.0,) * (n + 1), (0,) * (n + 1)), np.ones(n + 1), 0.0)
+        for n, _ in parts
+    ]
+    for name in PRESETS:
+        found = [row.weight for row in weigh(get_algorithm(name, **PRESETS[name]), rows, [e for _, e in parts])]
+        assert found == pytest.approx(weights_by_hand(name, rows, [e for _, e in parts], horizon=64)), name
+
+
+def test_what_sampled_nothing_has_no_log_probability_and_breaks_nothing(model) -> None:
+    """Such as an episode whose prompt filled the context."""
+    empty = Row(Trajectory((10, 20, 30), (False,) * 3, (0.0,) * 3, (-1,) * 3), np.zeros(3), 0.0)
+    (found,) = frozen_logprobs(model, [empty], 100)
+    assert found.tolist() == [0.0, 0.0, 0.0]
+    episode = replace(make_episodes(0, groups=1, size=1)[0], trajectories=(empty.trajectory,))
+    assert build_rows(get_algorithm("grpo"), [episode], [[np.zeros(3)]]) == []
+
+
+def test_stored_log_probabilities_are_those_of_the_trainer(model) -> None:
+    """What the engine sampled over several turns, truncated and at a temperature, the trainer computes again."""
+    import asyncio
+
+    from ludus.agents.engine import Sampling
+    from ludus.agents.model import character_tokenizer
+    from ludus.agents.torch_engine import TorchEngine
+
+    engine = TorchEngine(model, character_tokenizer(), max_length=200)
+
+    async def converse(i: int, sampling: Sampling) -> Trajectory:
+        rng = np.random.default_rng(i)
+        tokens, mask, logprobs, kept = [], [], [], []
+        for turn in range(3):
+            seen = rng.integers(7, 90, 5 + i).tolist()
+            done = await engine.generate([*tokens, *seen], replace(sampling, seed=10 * i + turn), session=str(i))
+            tokens += [*seen, *done.token_ids]
+            mask += [False] * len(seen) + [True] * len(done.token_ids)
+            logprobs += [0.0] * len(seen) + list(done.logprobs)
+            kept += [None] * len(seen) + list(done.kept or [None] * len(done.token_ids))
+        parts = tuple(tokens), tuple(mask), tuple(logprobs), (0,) * len(tokens)
+        return Trajectory(*parts, kept=tuple(kept) if sampling.top_p < 1 else None, temperature=sampling.temperature)
+
+    async def everything(sampling: Sampling) -> list[Trajectory]:
+        return await asyncio.gather(*(converse(i, sampling) for i in range(6)))
+
+    for temperature, top_p in ((1.0, 1.0), (0.6, 1.0), (1.0, 0.7), (1.6, 0.9)):
+        found = asyncio.run(everything(Sampling(temperature=temperature, top_p=top_p, max_tokens=15)))
+        rows = [Row(trajectory, np.zeros(len(trajectory.mask)), 0.0) for trajectory in found]
+        for row, logprobs in zip(rows, frozen_logprobs(model, rows, 400), strict=True):
+            assert logprobs == pytest.approx(np.array(row.trajectory.logprobs), abs=1e-4)
