@@ -318,3 +318,162 @@ def test_shipped_recipes_name_presets_that_exist() -> None:
         policy = load_recipe(path).policy
         assert policy is not None
         assert get_algorithm(policy.algorithm, **policy.options).name == policy.algorithm
+
+
+def test_minibatches_take_several_steps_and_all_but_the_first_are_off_policy() -> None:
+    with ended(Run(("vowels", one_turn(), 1.0), algorithm="rloo", steps=2, groups=8, minibatches=4)) as run:
+        run.train()
+        (state, *_) = run.trainer.optimizer.state.values()
+        assert int(state["step"]) == 2 * 4
+    with ended(Run(("vowels", one_turn(), 1.0), options={"kl_coef": 0.0}, steps=1, groups=8, minibatches=4)) as run:
+        (row,) = run.train()
+        assert row["ratio"] != 1.0 and abs(row["ratio"] - 1) < 0.5
+    with ended(Run(("vowels", one_turn(), 1.0), options={"kl_coef": 0.0}, steps=1, groups=8)) as run:
+        (row,) = run.train()
+        assert row["ratio"] == 1.0
+
+
+@pytest.mark.parametrize("sampling", [{}, {"top_p": 0.8}, {"temperature": 0.6, "top_k": 9}, {"temperature": 1.5}])
+def test_the_trainer_s_log_probabilities_are_those_of_the_sampler(sampling: dict[str, float]) -> None:
+    with ended(Run(("vowels", one_turn(), 1.0), steps=2)) as run:
+        run.trainer.stream.sampling = replace(run.trainer.stream.sampling, **sampling)  # type: ignore[arg-type]
+        rows = run.train()
+        kept = [t.kept for episodes, _ in run.kept for e in episodes for t in e.trajectories]
+    assert all(abs(row["kl_sampler"]) < 1e-5 for row in rows)
+    assert all((found is not None) == ("top_p" in sampling or "top_k" in sampling) for found in kept)
+
+
+def test_the_same_seed_trains_the_same_weights() -> None:
+    found = []
+    for _ in range(2):
+        with ended(Run(("vowels", one_turn(), 1.0), ("more", one_turn(), 2.0), minibatches=2)) as run:
+            run.train()
+            found.append(run.model.state_dict())
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+
+
+def test_kl_in_the_loss_pulls_towards_the_reference_and_is_reported() -> None:
+    """Without any reward to gain, a policy that has drifted goes back; without the term it stays where it is."""
+    moved = []
+    for kl_coef in (0.0, 5.0):
+        with ended(Run(("vowels", one_turn("wrong"), 1.0), options={"kl_coef": kl_coef}, steps=8)) as run:
+            rows = run.train()
+            moved.append([row.get("kl_reference") for row in rows])
+    assert moved[0] == [None] * 8
+    assert moved[1][-1] < 0.7 * moved[1][0], moved[1]
+
+
+def test_kl_in_the_reward_costs_what_it_measures() -> None:
+    """RLOO: the advantages are those of rewards less kl_coef times the summed log-ratio to the reference."""
+    from ludus.trainers.algorithms.advantages import leave_one_out
+    from ludus.trainers.batch import Row
+    from ludus.trainers.policy_step import frozen_logprobs
+
+    with ended(Run(("vowels", one_turn(), 1.0), algorithm="rloo", options={"kl_coef": 0.5}, steps=1)) as run:
+        run.train()
+        ((episodes, advantages),) = run.kept
+        rows = [Row(e.trajectories[0], np.zeros(len(e.trajectories[0].mask)), 0.0) for e in episodes]
+        references = frozen_logprobs(run.trainer.reference, rows, 5000)
+    penalties = [
+        0.5 * sum(p - r for p, r, m in zip(row.trajectory.logprobs, reference, row.trajectory.mask, strict=True) if m)
+        for row, reference in zip(rows, references, strict=True)
+    ]
+    assert max(map(abs, penalties)) > 0.1
+    rewards = np.array([e.reward for e in episodes]) - np.array(penalties)
+    expected = leave_one_out(rewards, np.array([hash(e.group) for e in episodes]))
+    found = [parts[0][np.array(e.trajectories[0].mask)][0] for e, parts in zip(episodes, advantages, strict=True)]
+    assert found == pytest.approx(expected.tolist(), abs=1e-6)
+
+
+def test_a_policy_learns_what_is_rewarded_and_shuffled_rewards_teach_nothing() -> None:
+    gains = {}
+    for shuffle in (False, True):
+        options = {"kl_coef": 0.0}
+        with ended(
+            Run(("vowels", one_turn(), 1.0), options=options, steps=25, groups=8, shuffle_rewards=shuffle)
+        ) as run:
+            rewards = [row["reward"] for row in run.train()]
+            gains[shuffle] = np.mean(rewards[-5:]) - np.mean(rewards[:5])
+    assert gains[False] > 0.25
+    assert gains[True] < 0.5 * gains[False]
+
+
+def test_metrics_tell_each_environment_and_how_episodes_ended() -> None:
+    with ended(Run(("a", one_turn(), 1.0), ("b", one_turn("flaky"), 1.0), groups=12, steps=2)) as run:
+        rows = run.train()
+        judged = [episodes for episodes, _ in run.kept]
+    for row, episodes in zip(rows, judged, strict=True):
+        for name in ("a", "b"):
+            mean = np.mean([e.reward for e in episodes if e.env == name])
+            assert row[f"reward/{name}"] == pytest.approx(mean)
+        assert row["reward"] == pytest.approx(np.mean([e.reward for e in episodes]))
+        assert row["episodes"] == 48
+        assert row["errors"] == 48 - len(episodes) > 0
+        assert 0 < row["truncated"] < 1
+        spread = {e.group: {o.reward for o in episodes if o.group == e.group} for e in episodes}
+        assert row["groups_without_spread"] == pytest.approx(np.mean([len(v) == 1 for v in spread.values()]))
+
+
+def test_the_overlong_penalty_by_hand() -> None:
+    """max_tokens 8, buffer 4: up to 4 tokens cost nothing, 5 cost 1/4, 6 cost 1/2, 8 cost 1."""
+    with ended(Run(("vowels", one_turn(), 1.0), algorithm="dapo", options={"overlong_buffer": 4}, groups=8)) as run:
+        episodes = run.trainer.rollout.run(run.trainer.stream.groups(8))
+        found = {max(s.end - s.start for s in e.trajectories[0].steps): run.trainer._overlong(e) for e in episodes}
+    assert len(found) > 3
+    assert found == {n: {5: -0.25, 6: -0.5, 7: -0.75, 8: -1.0}.get(n, 0.0) for n in found}
+
+
+def test_the_loss_touches_assistant_tokens_alone(arena) -> None:
+    """The gradient with respect to the logits is zero wherever the next token was not the assistant's."""
+    model, _ = create_tiny_model(SHAPE, 0)
+    (trajectory,) = Demonstrations([(arena, 1.0)], 8, 0.0, 0, 300).batch(0, 1)
+    seen: list[torch.Tensor] = []
+    with torch.no_grad():
+        expected = torch.zeros(len(trajectory.mask), dtype=torch.bool)
+        expected[:-1] = torch.tensor(trajectory.mask[1:])
+    embeddings = model.get_input_embeddings()
+    handle = embeddings.register_forward_hook(
+        lambda module, inputs, output: seen.append(output) or output.retain_grad()
+    )
+    sft_step(model, [trajectory], 10_000)
+    handle.remove()
+    last = int(expected.nonzero().max())
+    gradient = seen[0].grad[0].abs().sum(-1)
+    assert (gradient[: last + 1] > 0).all(), "all that comes before an assistant's token has its part in it"
+    assert (gradient[last + 1 :] == 0).all(), "what comes after the last has none"
+    model.zero_grad()
+    spoiled = replace(
+        trajectory, mask=tuple(m and i != trajectory.mask.index(True) for i, m in enumerate(trajectory.mask))
+    )
+    whole, less = sft_step(model, [trajectory], 10_000), sft_step(model, [spoiled], 10_000)
+    assert whole != less
+
+
+def test_the_supervised_gradient_does_not_depend_on_how_the_batch_is_cut(arena) -> None:
+    model, _ = create_tiny_model(SHAPE, 0)
+    batch = Demonstrations([(arena, 1.0)], 64, 0.0, 0, 300, per_task=3).batch(0, 9)
+    gradients = []
+    for tokens, order in ((1, 1), (300, -1), (100_000, 1)):
+        model.zero_grad()
+        sft_step(model, batch[::order], tokens)
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    assert gradients[0].norm() > 0
+    for other in gradients[1:]:
+        assert (other - gradients[0]).norm() < 1e-5 * gradients[0].norm()
+
+
+def test_demonstrations_of_several_environments_come_by_weight() -> None:
+    tokenizer = create_tiny_model(SHAPE, 0)[1]
+    arenas = [
+        (Arena.build("one", lambda: WordMath(system_prompt="", levels=[1]), tokenizer), 3.0),
+        (Arena.build("two", lambda: WordMath(system_prompt="second", levels=[1]), tokenizer), 1.0),
+    ]
+    batch = Demonstrations(arenas, 200, 0.0, 0, 300).batch(0, 200)
+    second = sum("second" in tokenizer.decode(t.token_ids) for t in batch)
+    assert 25 <= second <= 75
+
+
+def test_demonstrations_are_cut_at_the_engine_s_length(arena) -> None:
+    found = Demonstrations([(arena, 1.0)], 8, 0.0, 0, 90).batch(0, 8)
+    assert {len(t.token_ids) for t in found} == {90}
+    assert {len(t.mask) for t in found} == {90}
