@@ -65,7 +65,10 @@ def save_checkpoint(
 
     target = write_folder(folder / f"{phase}-{step:06d}", write)
     for old in list_checkpoints(folder)[:-keep]:
-        shutil.rmtree(old.path, ignore_errors=True)
+        # Under another name first: whenever the process dies, a folder with its final name is complete.
+        os.rename(old.path, old.path.with_name(f".{old.path.name}.removed"))
+    for gone in folder.glob(".*.removed"):
+        shutil.rmtree(gone, ignore_errors=True)
     return target
 
 
