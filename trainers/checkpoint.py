@@ -111,7 +111,10 @@ def load_weights(model: PreTrainedModel, path: Path) -> None:
     files = sorted(path.glob("*.safetensors"))
     if not files:
         raise CheckpointError(f"{path} holds no safetensors file; it is not a complete model directory.")
-    weights = {name: tensor for file in files for name, tensor in load_file(file).items()}
+    try:
+        weights = {name: tensor for file in files for name, tensor in load_file(file).items()}
+    except Exception as error:  # safetensors raises its own
+        raise CheckpointError(f"{path} cannot be read ({error}); delete it to resume from the one before.") from error
     own = model.state_dict()
     tied = set(getattr(model, "all_tied_weights_keys", None) or getattr(model, "_tied_weights_keys", None) or ())
     same = all(name in own and own[name].shape == tensor.shape for name, tensor in weights.items())
