@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import string
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -104,7 +104,9 @@ def load_model(path: str, chat_template: str | None = None) -> tuple[PreTrainedM
         raise ModelError(f"{path} {what}; give a model directory in Hugging Face format or the name of one on the hub.")
     try:
         tokenizer = load_tokenizer(path)
-        model, report = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
+        # Asked for its loading information, it returns a pair, which its type hints do not say.
+        loaded: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
+        model, report = loaded
     except Exception as error:  # transformers, tokenizers and safetensors each raise their own and undocumented ones
         first = (str(error).strip().splitlines() or [""])[0] or type(error).__name__
         raise ModelError(f"The model {path!r} cannot be loaded: {first}") from error
