@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -56,7 +56,9 @@ class SamplingConfig(Section):
     top_p: float = Field(1.0, gt=0.0, le=1.0)
     top_k: int = Field(0, ge=0, description="0 keeps every token")
     max_tokens: int = Field(64, gt=0, description="sampled tokens a turn may have")
-    stop: tuple[str, ...] = Field((), description="strings that end a turn, kept in the text")
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        (), description="strings that end a turn, kept in the text"
+    )
 
 
 class EnvConfig(Section):

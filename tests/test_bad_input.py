@@ -171,3 +171,98 @@ def test_an_environment_that_always_fails_stops_the_run_with_its_reason(plugin: 
     # The end-of-turn token must be reached for the answer to be judged, so turns are as long as the context.
     done = ludus("train", str(recipe), "sampling.max_tokens=300", "--out", str(tmp_path / "run"), path=site)
     assert_one_sentence(done, "KeyError", "lost")
+
+
+# In this process, where starting another would show nothing more
+
+
+def assert_refused(arguments: list[str], capsys: pytest.CaptureFixture[str], *says: str) -> None:
+    from ludus.cli import main
+
+    with pytest.raises(SystemExit) as left:
+        main(arguments)
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert left.value.code == 2
+    assert len(errors) == 1, errors
+    for text in says:
+        assert text in errors[0]
+
+
+def recipe_for(folder: Path, model: str) -> Path:
+    path = write_recipe(folder)
+    tiny = "{tiny: {hidden_size: 32, layers: 1, heads: 2, kv_heads: 1, intermediate_size: 32}}"
+    assert tiny in path.read_text()
+    path.write_text(path.read_text().replace(tiny, model))
+    return path
+
+
+def test_a_chat_template_that_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    twin, template = write_qwen25_twin(tmp_path / "twin"), tmp_path / "none.jinja"
+    recipe = recipe_for(tmp_path, f'{{path: "{twin}", chat_template: "{template}"}}')
+    arguments = ["train", str(recipe), "--out", str(tmp_path / "run")]
+    assert_refused(arguments, capsys, str(template), "No such file or directory")
+    assert not (tmp_path / "run").exists(), "nothing was begun, so nothing is left"
+
+
+def test_an_architecture_that_the_engine_does_not_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+    from twins import byte_tokenizer
+
+    tokenizer = byte_tokenizer(QWEN25_TEMPLATE)
+    size = len(tokenizer)
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=size, n_positions=64, n_embd=16, n_layer=1, n_head=2))
+    for part in (model, tokenizer):
+        part.save_pretrained(tmp_path / "gpt2")
+    recipe = recipe_for(tmp_path, f'{{path: "{tmp_path / "gpt2"}"}}')
+    assert_refused(["train", str(recipe), "--out", str(tmp_path / "run")], capsys, "qwen2, qwen3, llama", "'gpt2'")
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "tokenizer.json", "config.json"])
+def test_a_torn_model(file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    twin = write_qwen25_twin(tmp_path / "twin")
+    (twin / file).write_bytes((twin / file).read_bytes()[:60])
+    assert_refused(["eval", "ludus/WordMath-v0", "--model", str(twin), "--tasks", "1"], capsys, str(twin))
+
+
+def test_a_tokenizer_without_a_chat_template(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    twin = write_qwen25_twin(tmp_path / "twin")
+    (twin / "chat_template.jinja").unlink()
+    recipe = recipe_for(tmp_path, f'{{path: "{twin}"}}')
+    arguments = ["train", str(recipe), "--out", str(tmp_path / "run")]
+    assert_refused(arguments, capsys, "no chat template", "model.chat_template")
+
+
+def test_a_learning_rate_that_breaks_the_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The run stops at the step that is not a number; what it logged stays."""
+    recipe = write_recipe(tmp_path)
+    text = recipe.read_text().replace(
+        "policy: {", "sft: {steps: 50, batch_size: 2, demonstrations: 4, optimizer: {lr: 1.0e+30}}\npolicy: {"
+    )
+    recipe.write_text(text)
+    assert_refused(["train", str(recipe), "--out", str(tmp_path / "run")], capsys, "no step was taken")
+    assert (tmp_path / "run" / "metrics.jsonl").read_text().count("\n") >= 2
+
+
+def test_a_file_without_a_task(tmp_path: Path, plugin: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "tasks.jsonl").write_text("\n\n")
+    recipe = write_recipe(tmp_path, "file/FromFile-v0", f'{{path: "{tmp_path / "tasks.jsonl"}"}}')
+    done = ludus("train", str(recipe), "--out", str(tmp_path / "run"), path=plugin)
+    assert_one_sentence(done, "empty", "at least one task")
+
+
+def test_an_empty_stop_sequence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["train", str(write_recipe(tmp_path)), 'sampling.stop=[""]', "--out", str(tmp_path / "run")]
+    assert_refused(arguments, capsys, "sampling.stop")
+
+
+def test_a_checkpoint_that_is_torn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from ludus.cli import main
+
+    run = tmp_path / "run"
+    with pytest.raises(SystemExit) as left:
+        main(["train", str(write_recipe(tmp_path)), "--out", str(run)])
+    assert left.value.code == 0
+    capsys.readouterr()
+    (newest,) = (run / "checkpoints").glob("policy-*")
+    (newest / "trainer_state.pt").write_bytes(b"torn")
+    assert_refused(["train", "--resume", str(run)], capsys, newest.name, "delete it to resume from the one before")
