@@ -65,24 +65,39 @@ class Decoder:
         )
         positions = torch.arange(length, device=self.device)[None]
         cos, sin = model.model.rotary_emb(torch.zeros(1, dtype=torch.float32, device=self.device), positions)
-        self.cos, self.sin = cos[0].to(dtype)[:, None], sin[0].to(dtype)[:, None]
+        half = self.head_dim // 2
+        # Queries are scaled where they are turned: [length, heads + kv_heads, half], complex.
+        turns = torch.complex(cos[0, :, None, :half].float(), sin[0, :, None, :half].float())
+        scales = torch.tensor([self.head_dim**-0.5] * self.heads + [1.0] * self.kv_heads, device=self.device)
+        self.turns, self.scales = turns, scales[:, None]
         self.positions = positions[0]
         self.rows = torch.arange(self.slots, device=self.device)
-        self.scale = self.head_dim**-0.5
+        self.offsets = (self.rows[:, None] * self.kv_heads + torch.arange(self.kv_heads, device=self.device)) * length
+        # Three kernels instead of the eight that rms_norm is on a CPU: x / hypot(|x|, sqrt(n * eps)) * sqrt(n).
+        cpu, width = self.device.type == "cpu", config.hidden_size
+        self.gain = width**0.5 if cpu else 1.0
+        self.floor = torch.tensor((width * self.eps) ** 0.5) if cpu else None
         self.weights: list[dict[str, Any]] = []
         self.load(model)
 
     @torch.no_grad()
     def load(self, model: PreTrainedModel) -> None:
-        """Copy the weights of `model`, fusing the projections that read the same input."""
+        """Copy the weights of `model`, fusing the projections that read the same input.
 
-        def copy(weight: Tensor) -> Tensor:
-            return weight.detach().to(self.device, self.dtype, copy=True)
+        Matrices are kept as [in, out], which CPU kernels multiply faster, with the weights of the norm before them. The
+        two numbers that a rotation turns together stand half a head apart in the model and side by side here.
+        """
+        side_by_side = torch.arange(self.head_dim).view(2, -1).t().flatten()
+        order = torch.arange((self.heads + 2 * self.kv_heads) * self.head_dim).view(-1, self.head_dim)
+        order[: self.heads + self.kv_heads] = order[: self.heads + self.kv_heads, side_by_side]
 
-        def fuse(*parts: Tensor | None) -> Tensor | None:
+        def fuse(*parts: Tensor | None, order: Tensor | None = None, norm: Tensor | None = None) -> Tensor | None:
             if any(part is None for part in parts):
                 return None
-            return torch.cat([part.detach().to(self.device, self.dtype) for part in parts if part is not None])
+            whole = torch.cat([part.detach().to(self.device) for part in parts if part is not None])
+            whole = whole if order is None else whole[order.flatten().to(self.device)]
+            whole = whole if norm is None else whole * (norm.detach().to(self.device) * self.gain)
+            return (whole.t().contiguous() if whole.dim() == 2 else whole).to(self.dtype, copy=True)
 
         body: Any = model.model
         self.weights = []
@@ -91,43 +106,52 @@ class Decoder:
             projections = (attn.q_proj, attn.k_proj, attn.v_proj)
             self.weights.append(
                 {
-                    "norm1": fuse(layer.input_layernorm.weight),
-                    "qkv": fuse(*(p.weight for p in projections)),
-                    "qkv_bias": fuse(*(p.bias for p in projections)),
-                    "q_norm": fuse(attn.q_norm.weight) if hasattr(attn, "q_norm") else None,
-                    "k_norm": fuse(attn.k_norm.weight) if hasattr(attn, "k_norm") else None,
+                    "qkv": fuse(*(p.weight for p in projections), order=order, norm=layer.input_layernorm.weight),
+                    "qkv_bias": fuse(*(p.bias for p in projections), order=order),
+                    "q_norm": fuse(attn.q_norm.weight, order=side_by_side) if hasattr(attn, "q_norm") else None,
+                    "k_norm": fuse(attn.k_norm.weight, order=side_by_side) if hasattr(attn, "k_norm") else None,
                     "out": fuse(attn.o_proj.weight),
                     "out_bias": fuse(attn.o_proj.bias),
-                    "norm2": fuse(layer.post_attention_layernorm.weight),
-                    "gate_up": fuse(mlp.gate_proj.weight, mlp.up_proj.weight),
+                    "gate_up": fuse(
+                        mlp.gate_proj.weight, mlp.up_proj.weight, norm=layer.post_attention_layernorm.weight
+                    ),
                     "down": fuse(mlp.down_proj.weight),
                 }
             )
-        self.embedding = copy(body.embed_tokens.weight)
-        self.norm = copy(body.norm.weight)
-        self.head = copy(model.lm_head.weight)
+        self.embedding = body.embed_tokens.weight.detach().to(self.device, self.dtype, copy=True)
+        self.head = fuse(model.lm_head.weight, norm=body.norm.weight)
 
-    def _qkv(self, hidden_NC: Tensor, weights: dict[str, Any], cos_N: Tensor, sin_N: Tensor) -> Tensor:
-        """Rotated queries and keys, and values: [N, heads + 2 * kv_heads, head_dim]."""
-        norm_NC = F.rms_norm(hidden_NC, hidden_NC.shape[-1:], weights["norm1"], self.eps)
-        qkv = F.linear(norm_NC, weights["qkv"], weights["qkv_bias"]).view(hidden_NC.shape[0], -1, self.head_dim)
-        rotated = self.heads + self.kv_heads
-        turning = qkv[:, :rotated]
+    def _norm(self, hidden_NC: Tensor) -> Tensor:
+        """Root-mean-square norm over `gain`; its weights are part of the matrix that follows."""
+        if self.floor is None:
+            return F.rms_norm(hidden_NC, hidden_NC.shape[-1:], None, self.eps)
+        return hidden_NC / torch.hypot(torch.linalg.vector_norm(hidden_NC, dim=-1, keepdim=True), self.floor)
+
+    def _head_norm(self, qk: Tensor, weight: Tensor) -> Tensor:
+        return F.rms_norm(qk, (self.head_dim,), weight, self.eps)
+
+    def _qkv(self, hidden_NC: Tensor, weights: dict[str, Any], turns_N: Tensor) -> tuple[Tensor, Tensor]:
+        """Turned queries (scaled) and keys [N, heads + kv_heads, head_dim], and values [N, kv_heads, head_dim]."""
+        norm_NC = self._norm(hidden_NC)
+        if weights["qkv_bias"] is None:
+            qkv = norm_NC @ weights["qkv"]
+        else:
+            qkv = torch.addmm(weights["qkv_bias"], norm_NC, weights["qkv"])
+        qkv = qkv.view(hidden_NC.shape[0], -1, self.head_dim)
+        qk, values = qkv.split((self.heads + self.kv_heads, self.kv_heads), 1)
         if weights["q_norm"] is not None:
-            q = F.rms_norm(qkv[:, : self.heads], (self.head_dim,), weights["q_norm"], self.eps)
-            k = F.rms_norm(qkv[:, self.heads : rotated], (self.head_dim,), weights["k_norm"], self.eps)
-            turning = torch.cat((q, k), 1)
-        half = self.head_dim // 2
-        swapped = torch.cat((-turning[..., half:], turning[..., :half]), -1)
-        qkv[:, :rotated] = torch.addcmul(turning * cos_N, swapped, sin_N)
-        return qkv
+            q = self._head_norm(qk[:, : self.heads], weights["q_norm"])
+            qk = torch.cat((q, self._head_norm(qk[:, self.heads :], weights["k_norm"])), 1)
+        pairs = torch.view_as_complex(qk.float().unflatten(-1, (-1, 2)))
+        return torch.view_as_real(pairs * turns_N).flatten(-2).to(self.dtype), values
 
     def _finish(self, hidden_NC: Tensor, attended_NC: Tensor, weights: dict[str, Any]) -> Tensor:
         """Output projection, residual, feed-forward."""
-        hidden_NC = hidden_NC + F.linear(attended_NC, weights["out"], weights["out_bias"])
-        norm_NC = F.rms_norm(hidden_NC, hidden_NC.shape[-1:], weights["norm2"], self.eps)
-        gate, up = F.linear(norm_NC, weights["gate_up"]).chunk(2, -1)
-        return hidden_NC + F.linear(F.silu(gate) * up, weights["down"])
+        hidden_NC = torch.addmm(hidden_NC, attended_NC, weights["out"])
+        if weights["out_bias"] is not None:
+            hidden_NC += weights["out_bias"]
+        gate, up = (self._norm(hidden_NC) @ weights["gate_up"]).chunk(2, -1)
+        return hidden_NC.addmm_(F.silu(gate).mul_(up), weights["down"])
 
     @torch.no_grad()
     def decode(self, tokens_S: Tensor, lengths_S: Tensor, longest: int) -> Tensor:
@@ -139,23 +163,23 @@ class Decoder:
         slots = tokens_S.shape[0]
         padded = min(_round_up(longest + 1, 32), self.cache.shape[4])
         hidden = F.embedding(tokens_S, self.embedding)
-        cos, sin = self.cos[lengths_S], self.sin[lengths_S]
+        turns = self.turns[lengths_S] * self.scales
         bias = torch.where(self.positions[:padded] <= lengths_S[:, None], 0.0, -torch.inf)
         bias = bias.to(self.dtype)[:, None, None]
-        rows = self.rows[:slots]
+        where = (self.offsets[:slots] + lengths_S[:, None]).flatten()
         for layer, weights in enumerate(self.weights):
-            qkv = self._qkv(hidden, weights, cos, sin)
-            cache = self.cache[layer]
-            cache[:, rows, :, lengths_S] = qkv[:, self.heads :].view(slots, 2, self.kv_heads, self.head_dim)
-            keys, values = cache[:, :slots, :, :padded]
-            queries = qkv[:, : self.heads].reshape(slots, self.kv_heads, -1, self.head_dim)
-            scores = torch.softmax((queries * self.scale) @ keys.transpose(2, 3) + bias, -1)
-            attended = scores[..., :SUMMED] @ values[:, :, :SUMMED]
+            turned, fresh = self._qkv(hidden, weights, turns)
+            keys, values = self._write(layer, where, turned[:, self.heads :], fresh)
+            keys, values = (part[:slots, :, :padded].flatten(0, 1) for part in (keys, values))
+            queries = turned[:, : self.heads].reshape(slots * self.kv_heads, -1, self.head_dim)
+            scores = torch.bmm(queries, keys.transpose(1, 2))
+            scores.view(slots, self.kv_heads, -1, padded).add_(bias)
+            scores = torch.softmax(scores, -1)
+            attended = torch.bmm(scores[..., :SUMMED], values[:, :SUMMED])
             for first in range(SUMMED, padded, SUMMED):
-                attended += scores[..., first : first + SUMMED] @ values[:, :, first : first + SUMMED]
-            hidden = self._finish(hidden, attended.reshape(slots, -1), weights)
-        hidden = F.rms_norm(hidden, hidden.shape[-1:], self.norm, self.eps)
-        return F.linear(hidden, self.head).float()
+                attended += torch.bmm(scores[..., first : first + SUMMED], values[:, first : first + SUMMED])
+            hidden = self._finish(hidden, attended.view(slots, -1), weights)
+        return (self._norm(hidden) @ self.head).float()
 
     @torch.no_grad()
     def prefill(self, slots_N: Tensor, tokens_NL: Tensor, starts_N: Tensor, longest: int) -> None:
@@ -169,25 +193,30 @@ class Decoder:
         end = longest + length
         # The attention kernel sums over 512 keys at a time.
         padded = min(_round_up(end, 32 if end <= SUMMED else 512), self.cache.shape[4])
-        where = (starts_N[:, None] + self.positions[:length]).clamp(max=self.cache.shape[4] - 1)
-        hidden = F.embedding(tokens_NL.reshape(-1), self.embedding)
-        cos, sin = self.cos[where.reshape(-1)], self.sin[where.reshape(-1)]
-        seen = self.positions[:padded] <= where[:, :, None]
+        at = (starts_N[:, None] + self.positions[:length]).clamp(max=self.cache.shape[4] - 1)
+        hidden = F.embedding(tokens_NL.flatten(), self.embedding)
+        turns = self.turns[at.flatten()] * self.scales
+        where = (self.offsets[slots_N][:, None] + at[:, :, None]).flatten()
+        seen = self.positions[:padded] <= at[:, :, None]
         groups = self.heads // self.kv_heads
         for layer, weights in enumerate(self.weights):
-            qkv = self._qkv(hidden, weights, cos, sin).view(count, length, -1, self.head_dim)
-            cache = self.cache[layer]
-            fresh = qkv[:, :, self.heads :].view(count, length, 2, self.kv_heads, self.head_dim)
-            cache[:, slots_N[:, None], :, where] = fresh
+            turned, fresh = self._qkv(hidden, weights, turns)
+            keys, values = self._write(layer, where, turned[:, self.heads :], fresh)
             if layer == self.layers - 1:
                 return
-            keys, values = cache[:, slots_N, :, :padded]
+            keys, values = keys[slots_N, :, :padded], values[slots_N, :, :padded]
             if groups > 1:
                 keys, values = keys.repeat_interleave(groups, 1), values.repeat_interleave(groups, 1)
-            attended = F.scaled_dot_product_attention(
-                qkv[:, :, : self.heads].transpose(1, 2), keys, values, attn_mask=seen[:, None], scale=self.scale
-            )
+            queries = turned[:, : self.heads].unflatten(0, (count, length)).transpose(1, 2)
+            attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=seen[:, None], scale=1.0)
             hidden = self._finish(hidden, attended.transpose(1, 2).reshape(count * length, -1), weights)
+
+    def _write(self, layer: int, where: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Put keys and values of one layer into the cache, at positions of its flattened rows; that layer's cache."""
+        cache = self.cache[layer]
+        for part, fresh in zip(cache, (keys, values), strict=True):
+            part.view(-1, self.head_dim).index_copy_(0, where, fresh.reshape(-1, self.head_dim))
+        return cache
 
     @torch.no_grad()
     def copy_slot(self, source: int, target: int, length: int) -> None:

@@ -27,7 +27,8 @@ from .sampler import kept_tokens, sample
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-PREFILL_TOKENS = 16384
+PREFILL_TOKENS = {"cpu": 1024}
+"""Padded tokens in one prefill pass, by type of device, so that activations stay in a CPU's caches; else 16,384."""
 
 
 class EngineError(LudusError):
@@ -258,12 +259,10 @@ class TorchEngine:
                     followers.append((leader, request))
                     continue
             if chunk:
-                size = MIN_ROWS
-                while size < len(chunk):
-                    size = size * 2 if size < 64 else size + 64
+                size = -(-len(chunk) // MIN_ROWS) * MIN_ROWS
                 todo.setdefault((size, len(session.cached) + size > SUMMED), []).append((request, chunk))
         for (size, _), rows in todo.items():
-            most = max(1, PREFILL_TOKENS // size)
+            most = max(1, PREFILL_TOKENS.get(self.decoder.device.type, 16384) // size)
             for first in range(0, len(rows), most):
                 self._prefill_rows(rows[first : first + most], size)
         for leader, request in followers:
@@ -416,9 +415,9 @@ class TorchEngine:
             request.session.cached = []
 
     def _compact(self) -> None:
-        """Move running sequences down into free slots where that at least halves the rows to compute."""
+        """Move running sequences down into free slots where that saves MIN_ROWS rows or more."""
         top = max(self._running) + 1
-        if top <= 2 * MIN_ROWS or 2 * len(self._owner) > top or not self._free:
+        if top <= MIN_ROWS or len(self._owner) + MIN_ROWS > top or not self._free:
             return
         for slot in sorted(self._owner, reverse=True):
             if not self._free or self._free[-1] >= slot:
@@ -427,7 +426,6 @@ class TorchEngine:
                 self._move(slot, self._free.pop())
                 self._free.append(slot)
                 self._free.sort(reverse=True)
-        return
 
     def _move(self, source: int, target: int) -> None:
         request = self._running.pop(source)

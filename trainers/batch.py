@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -69,8 +70,11 @@ class Batch:
     temperature: float
 
 
-def pack_rows(rows: Sequence[Row], share: bool = True) -> list[Pack]:
-    """Packs of the rows, in order of length. Rows share a pack where that does not inflate attention."""
+def pack_rows(rows: Sequence[Row], share: bool = True, width: int = 128) -> list[Pack]:
+    """Packs of the rows, in order of length. Rows share packs where, and in such numbers as, that saves arithmetic.
+
+    width: of the model's residual stream, which says how attention weighs against the rest.
+    """
     prompts: dict[tuple[int, ...], list[int]] = {}
     for index, row in enumerate(rows):
         first = row.trajectory.mask.index(True) if True in row.trajectory.mask else 0
@@ -78,20 +82,34 @@ def pack_rows(rows: Sequence[Row], share: bool = True) -> list[Pack]:
         prompts.setdefault(key, []).append(index)
     packs: list[Pack] = []
     for prompt, members in prompts.items():
-        lengths = [len(rows[i].trajectory.token_ids) for i in members]
         prefix = len(prompt) if prompt[0] >= 0 else 0
-        packed = prefix + sum(length - prefix for length in lengths)
-        if len(members) > 1 and packed**2 <= 1.5 * sum(length**2 for length in lengths):
-            packs.append(Pack(tuple(members), prefix, packed))
-        else:
-            packs += [Pack((i,), 0, length) for i, length in zip(members, lengths, strict=True)]
+        members.sort(key=lambda index: len(rows[index].trajectory.token_ids))
+        splits = [_split(rows, members, prefix, parts) for parts in range(1, len(members) + 1)]
+        packs += min(splits, key=lambda split: sum(_cost(pack.length, width) for pack in split))
     return sorted(packs, key=lambda pack: (pack.length, pack.rows))
 
 
-def micro_batches(rows: Sequence[Row], max_tokens: int, share: bool = True) -> Iterator[list[Pack]]:
+def _split(rows: Sequence[Row], members: Sequence[int], prefix: int, parts: int) -> list[Pack]:
+    """Rows that share a prompt in so many packs, as even as can be."""
+    bounds = [len(members) * part // parts for part in range(parts + 1)]
+    packs = []
+    for first, last in pairwise(bounds):
+        chosen = tuple(members[first:last])
+        shared = prefix if len(chosen) > 1 else 0
+        own = sum(len(rows[index].trajectory.token_ids) - shared for index in chosen)
+        packs.append(Pack(chosen, shared, shared + own))
+    return packs
+
+
+def _cost(length: int, width: int) -> int:
+    """Arithmetic of a pack, up to a factor: about 24 width^2 a token and layer, and 4 length width for attention."""
+    return length * (6 * width + length)
+
+
+def micro_batches(rows: Sequence[Row], max_tokens: int, share: bool = True, width: int = 128) -> Iterator[list[Pack]]:
     """Packs of similar length with at most `max_tokens` padded tokens (at least one pack each)."""
     batch: list[Pack] = []
-    for pack in pack_rows(rows, share):
+    for pack in pack_rows(rows, share, width):
         if batch and (len(batch) + 1) * pack.length > max_tokens:
             yield batch
             batch = []

@@ -51,7 +51,7 @@ def accumulate(
     device = next(model.parameters()).device
     sums: dict[str, float] = {}
     tokens = 0
-    for packs in micro_batches(rows, micro_batch_tokens, can_share_prompts(model)):
+    for packs in micro_batches(rows, micro_batch_tokens, can_share_prompts(model), model.config.hidden_size):
         batch = collate(rows, packs, model.config.vocab_size, device)
         loss, shown = step_loss(algorithm, model, batch)
         if not torch.isfinite(loss):
@@ -85,7 +85,7 @@ def frozen_logprobs(model: PreTrainedModel, rows: Sequence[Row], micro_batch_tok
     """The log-probability of each token [T] of each row under `model`, 0 where the policy did not sample it."""
     device = next(model.parameters()).device
     result = [np.zeros(len(row.trajectory.token_ids)) for row in rows]
-    for packs in micro_batches(rows, micro_batch_tokens, can_share_prompts(model)):
+    for packs in micro_batches(rows, micro_batch_tokens, can_share_prompts(model), model.config.hidden_size):
         batch = collate(rows, packs, model.config.vocab_size, device)
         logprobs_N, _ = score(model, batch)
         for (row, position), value in zip(batch.source_N2.tolist(), logprobs_N.tolist(), strict=True):

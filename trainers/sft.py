@@ -16,7 +16,7 @@ from .config import SFTConfig
 from .demonstrations import Demonstrations
 from .optimizer import apply_step, learning_rate
 from .recorder import Recorder, Show
-from .scoring import score
+from .scoring import can_share_prompts, score
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -29,7 +29,7 @@ def sft_step(model: PreTrainedModel, trajectories: list[Trajectory], micro_batch
     rows = [Row(t, np.zeros(len(t.mask)), weight) for t, weight in zip(trajectories, weights, strict=True)]
     device = next(model.parameters()).device
     total = 0.0
-    for packs in micro_batches(rows, micro_batch_tokens):
+    for packs in micro_batches(rows, micro_batch_tokens, can_share_prompts(model), model.config.hidden_size):
         batch = collate(rows, packs, model.config.vocab_size, device)
         logprobs_N, _ = score(model, batch)
         loss = -(logprobs_N * batch.weights_N).sum()
