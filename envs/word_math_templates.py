@@ -6,9 +6,12 @@ A step is an expression; {0}, {1}, … in it stand for the results of earlier st
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache, lru_cache
+from itertools import groupby
 from typing import Literal
 
 import numpy as np
@@ -19,7 +22,7 @@ from .calculator import evaluate
 Split = Literal["train", "test"]
 Steps = tuple[str, ...]
 
-LARGEST = 9_999
+LARGEST = 99_999
 """No number on the way to an answer is larger."""
 
 
@@ -35,18 +38,25 @@ NAMES: dict[Split, tuple[str, ...]] = {
     "test": _words("Anton Bella Cleo Dina Emil Fay Greta Hans Iris June Karl Lena Max Nora Oscar Pia Ravi Sofia"),
 }
 THINGS = _words("apples books cards coins eggs flowers marbles pears pens shells stamps stickers")
-FRACTIONS = tuple(
-    (top, under) for under in (*range(2, 14), 15, 19, 22, 26) for top in range(1, under) if np.gcd(top, under) == 1
-)
+FRACTIONS = tuple((top, under) for under in range(2, 27) for top in range(1, under) if np.gcd(top, under) == 1)
 PERCENTS = (5, 10, 15, 20, 25, 30, 40, 50, 60, 75, 80)
 
 
+@cache
 def belongs(number: int, split: Split) -> bool:
     """Whether an integer may stand in the prompts of a split; each integer belongs to exactly one.
 
-    The test split has about a quarter of the integers from 10 on, spread over all pairs of digits.
+    A checksum puts a fifth of the integers from 10 on into the test split. It follows no pattern of digits, so that
+    every digit and every pair of digits still occurs within numbers of the train split.
     """
-    return (number >= 10 and (number + number // 10) % 4 == 0) == (split == "test")
+    return (number >= 10 and zlib.crc32(f"ludus{number}".encode()) % 5 == 0) == (split == "test")
+
+
+@lru_cache(maxsize=4096)
+def fitting(split: Split, low: int, high: int, multiple_of: int) -> tuple[tuple[int, ...], ...]:
+    """The multiples from low to high that belong to a split: one tuple for each count of digits that occurs."""
+    numbers = [n for n in range(low + -low % multiple_of, high + 1, multiple_of) if belongs(n, split)]
+    return tuple(tuple(group) for _, group in groupby(numbers, key=lambda n: len(str(n))))
 
 
 class Draw:
@@ -66,19 +76,20 @@ class Draw:
         return THINGS[int(self.rng.integers(len(THINGS)))]
 
     def number(self, low: int, high: int, multiple_of: int = 1) -> int:
-        """An integer of the split from low to high, both included."""
-        fitting = [n for n in range(low, high + 1) if n % multiple_of == 0 and belongs(n, self.split)]
-        return fitting[int(self.rng.integers(len(fitting)))]
+        """An integer of the split from low to high, both included; each count of digits is equally likely."""
+        by_digits = fitting(self.split, low, high, multiple_of)
+        numbers = by_digits[int(self.rng.integers(len(by_digits)))]
+        return numbers[int(self.rng.integers(len(numbers)))]
 
     def fraction(self) -> tuple[int, int]:
         """Numerator and denominator of a proper fraction in lowest terms, both of the split."""
-        fitting = [f for f in FRACTIONS if belongs(f[0], self.split) and belongs(f[1], self.split)]
-        return fitting[int(self.rng.integers(len(fitting)))]
+        own = [f for f in FRACTIONS if belongs(f[0], self.split) and belongs(f[1], self.split)]
+        return own[int(self.rng.integers(len(own)))]
 
     def percent(self) -> int:
         """A round percentage."""
-        fitting = [p for p in PERCENTS if belongs(p, self.split)]
-        return fitting[int(self.rng.integers(len(fitting)))]
+        own = [p for p in PERCENTS if belongs(p, self.split)]
+        return own[int(self.rng.integers(len(own)))]
 
     def price(self, high: int) -> str:
         """A price below `high` with two decimals, each part of the split."""
@@ -148,108 +159,108 @@ def template(level: int) -> Callable[[Callable[[Draw], Problem]], Callable[[Draw
 
 @template(1)
 def gain(d: Draw) -> Problem:
-    (name,), things, a, b = d.names(1), d.things(), d.number(3, 400), d.number(3, 400)
-    text = f"{name} has {a} {things} and buys {b} more. How many {things} does {name} have?"
+    (name,), things, a, b = d.names(1), d.things(), d.number(3, 9999), d.number(3, 9999)
+    text = f"{name} has {a} {things} and buys {b} more. How many is that?"
     return Problem(text, (a, b), (f"{a}+{b}",), ((f"{a}-{b}",),))
 
 
 @template(1)
 def loss(d: Draw) -> Problem:
-    (name, other), things, a, b = d.names(2), d.things(), d.number(40, 400), d.number(3, 39)
+    (name, other), things, a, b = d.names(2), d.things(), d.number(40, 9999), d.number(3, 999)
     text = f"{name} has {a} {things} and gives {b} to {other}. How many are left?"
     return Problem(text, (a, b), (f"{a}-{b}",), ((f"{b}-{a}",), (f"{a}+{b}",)))
 
 
 @template(1)
 def boxes(d: Draw) -> Problem:
-    (name,), things, a, b = d.names(1), d.things(), d.number(3, 30), d.number(3, 200)
-    text = f"{name} fills {a} boxes with {b} {things} each. How many {things} is that?"
+    (name,), things, a, b = d.names(1), d.things(), d.number(3, 99), d.number(3, 999)
+    text = f"{name} fills {a} boxes with {b} {things} each. How many is that?"
     return Problem(text, (a, b), (f"{a}*{b}",), ((f"{a}+{b}",),))
 
 
 @template(1)
 def share(d: Draw) -> Problem:
-    (name,), things, b = d.names(1), d.things(), d.number(3, 20)
-    a = d.number(3 * b, 25 * b, b)
-    text = f"{name} shares {a} {things} equally among {b} friends. How many does each friend get?"
+    (name,), things, b = d.names(1), d.things(), d.number(3, 99)
+    a = d.number(3 * b, 60 * b, b)
+    text = f"{name} shares {a} {things} among {b} friends. How many does each get?"
     return Problem(text, (a, b), (f"{a}/{b}",), ((f"{a}-{b}",), (f"{a}*{b}",)))
 
 
 @template(1)
 def pour(d: Draw) -> Problem:
-    (name,), a, b = d.names(1), d.number(3, 200), d.number(3, 20)
-    text = f"{name} pours {a} liters of juice equally into {b} jugs. How many liters are in a jug?"
+    (name,), a, b = d.names(1), d.number(3, 999), d.number(3, 60)
+    text = f"{name} pours {a} liters of juice into {b} jugs. How many are in a jug?"
     return Problem(text, (a, b), (f"{a}/{b}",), ((f"{a}*{b}",), (f"{a}-{b}",)), whole=False)
 
 
 @template(1)
 def compare(d: Draw) -> Problem:
-    (name, other), things, a, b = d.names(2), d.things(), d.number(11, 400), d.number(3, 400)
-    text = f"{name} has {a} {things}. That is {b} more than {other} has. How many does {other} have?"
+    (name, other), things, a, b = d.names(2), d.things(), d.number(11, 9999), d.number(3, 999)
+    text = f"{name} has {a} {things}, {b} more than {other}. How many has {other}?"
     return Problem(text, (a, b), (f"{a}-{b}",), ((f"{a}+{b}",),))
 
 
 @template(2)
 def part_of(d: Draw) -> Problem:
     (name,), things, (top, under) = d.names(1), d.things(), d.fraction()
-    a = d.number(under, 30 * under, under)
-    text = f"{name} has {a} {things} and sells {top}/{under} of them. How many does {name} sell?"
+    a = d.number(under, 200 * under, under)
+    text = f"{name} has {a} {things} and sells {top}/{under} of them. How many are sold?"
     return Problem(text, (a, f"{top}/{under}"), (f"{a}*{top}", f"{{0}}/{under}"), ((f"{a}*{top}",), (f"{a}-{top}",)))
 
 
 @template(2)
 def percent_of(d: Draw) -> Problem:
-    (name,), p, a = d.names(1), d.percent(), d.number(20, 400)
-    text = f"{name} has {a} dollars and spends {p}% of it. How much does {name} spend?"
+    (name,), p, a = d.names(1), d.percent(), d.number(20, 999)
+    text = f"{name} has {a} dollars and spends {p}% of it. How much is spent?"
     return Problem(text, (a, f"{p}%"), (f"{a}*{p}%",), ((f"{a}-{p}",), (f"{a}/{p}",)), whole=False)
 
 
 @template(2)
 def extra_number(d: Draw) -> Problem:
-    (name,), things, a, b, c = d.names(1), d.things(), d.number(11, 300), d.number(6, 60), d.number(11, 300)
-    text = f"{name} is {b} years old, has {a} {things} and finds {c} more. How many {things} are there now?"
+    (name,), things, a, b, c = d.names(1), d.things(), d.number(11, 9999), d.number(6, 99), d.number(11, 9999)
+    text = f"{name}, aged {b}, has {a} {things} and finds {c} more. How many is that?"
     return Problem(text, (b, a, c), (f"{a}+{c}",), ((f"{b}+{a}",), (f"{b}+{c}",)))
 
 
 @template(2)
 def extra_days(d: Draw) -> Problem:
-    (name,), things, a, b, c = d.names(1), d.things(), d.number(3, 30), d.number(3, 150), d.number(3, 60)
-    text = f"In {c} days {name} fills {a} bags with {b} {things} each. How many {things} is that?"
+    (name,), things, a, b, c = d.names(1), d.things(), d.number(3, 99), d.number(3, 999), d.number(3, 99)
+    text = f"In {c} days {name} fills {a} bags with {b} {things} each. How many is that?"
     return Problem(text, (c, a, b), (f"{a}*{b}",), ((f"{c}*{a}",), (f"{c}*{b}",)))
 
 
 @template(2)
 def gain_then_loss(d: Draw) -> Problem:
-    (name,), things, a, b, c = d.names(1), d.things(), d.number(11, 300), d.number(11, 300), d.number(3, 200)
-    text = f"{name} has {a} {things}, buys {b} more and loses {c}. How many {things} are left?"
+    (name,), things, a, b, c = d.names(1), d.things(), d.number(11, 9999), d.number(11, 9999), d.number(3, 999)
+    text = f"{name} has {a} {things}, buys {b} and loses {c}. How many are left?"
     return Problem(text, (a, b, c), (f"{a}+{b}", f"{{0}}-{c}"), ((f"{a}+{b}",), (f"{a}+{b}", f"{{0}}+{c}")))
 
 
 @template(2)
 def boxes_then_eat(d: Draw) -> Problem:
-    (name,), things, a, b, c = d.names(1), d.things(), d.number(3, 20), d.number(3, 60), d.number(3, 150)
-    text = f"{name} buys {a} boxes of {b} {things} and drops {c} {things}. How many {things} are left?"
+    (name,), things, a, b, c = d.names(1), d.things(), d.number(3, 99), d.number(3, 99), d.number(3, 999)
+    text = f"{name} buys {a} boxes of {b} {things} and drops {c}. How many are left?"
     return Problem(text, (a, b, c), (f"{a}*{b}", f"{{0}}-{c}"), ((f"{a}*{b}",), (f"{a}*{b}", f"{{0}}+{c}")))
 
 
 @template(2)
 def gain_then_share(d: Draw) -> Problem:
-    (name,), things, a, b, c = d.names(1), d.things(), d.number(11, 300), d.number(11, 300), d.number(3, 30)
-    text = f"{name} has {a} {things}, finds {b} more and puts them in {c} equal rows. How many are in a row?"
+    (name,), things, a, b, c = d.names(1), d.things(), d.number(11, 999), d.number(11, 999), d.number(3, 60)
+    text = f"{name} has {a} {things}, finds {b} and fills {c} equal rows. How many are in a row?"
     return Problem(text, (a, b, c), (f"{a}+{b}", f"{{0}}/{c}"), ((f"{a}+{b}",), (f"{a}+{b}", f"{{0}}*{c}")))
 
 
 @template(2)
 def change(d: Draw) -> Problem:
-    (name,), a, b, c = d.names(1), d.number(3, 30), d.number(3, 30), d.number(20, 300)
-    text = f"{name} pays {c} dollars for {a} books at {b} dollars each. How much money does {name} get back?"
+    (name,), a, b, c = d.names(1), d.number(3, 99), d.number(3, 99), d.number(20, 9999)
+    text = f"{name} pays {c} dollars for {a} books at {b} dollars each. How much comes back?"
     return Problem(text, (c, a, b), (f"{a}*{b}", f"{c}-{{0}}"), ((f"{a}*{b}",), (f"{c}-{b}",)))
 
 
 @template(2)
 def decimal_price(d: Draw) -> Problem:
-    (name,), price, a, b = d.names(1), d.price(16), d.number(3, 30), d.number(3, 30)
-    text = f"{name} buys {a} pens at {price} dollars each and a bag for {b} dollars. What is the total?"
+    (name,), price, a, b = d.names(1), d.price(60), d.number(3, 99), d.number(3, 99)
+    text = f"{name} buys {a} pens at {price} dollars each and a bag for {b}. How much is that?"
     steps = (f"{a}*{price}", f"{{0}}+{b}")
     return Problem(text, (a, price, b), steps, (steps[:1], (f"{price}+{b}",)), whole=False)
 
@@ -257,8 +268,8 @@ def decimal_price(d: Draw) -> Problem:
 @template(3)
 def part_left(d: Draw) -> Problem:
     (name,), things, (top, under) = d.names(1), d.things(), d.fraction()
-    a = d.number(under, 30 * under, under)
-    text = f"{name} has {a} {things} and loses {top}/{under} of them. How many {things} are left?"
+    a = d.number(under, 200 * under, under)
+    text = f"{name} has {a} {things} and loses {top}/{under} of them. How many are left?"
     steps = (f"{a}*{top}", f"{{0}}/{under}", f"{a}-{{1}}")
     return Problem(text, (a, f"{top}/{under}"), steps, (steps[:2],))
 
@@ -266,16 +277,16 @@ def part_left(d: Draw) -> Problem:
 @template(3)
 def two_shelves(d: Draw) -> Problem:
     (name,), things = d.names(1), d.things()
-    a, b, c, e = d.number(3, 20), d.number(3, 120), d.number(3, 20), d.number(3, 120)
-    text = f"{name} has {a} bags of {b} {things} and {c} bags of {e} {things}. How many {things} is that?"
+    a, b, c, e = d.number(3, 99), d.number(3, 99), d.number(3, 99), d.number(3, 99)
+    text = f"{name} has {a} bags of {b} {things} and {c} bags of {e}. How many is that?"
     steps = (f"{a}*{b}", f"{c}*{e}", "{0}+{1}")
     return Problem(text, (a, b, c, e), steps, ((f"{a}*{b}", "{0}+" + str(c), "{1}+" + str(e)), (f"{a}*{b}",)))
 
 
 @template(3)
 def discount(d: Draw) -> Problem:
-    (name,), a, b, p = d.names(1), d.number(3, 30), d.number(10, 80), d.percent()
-    text = f"{name} buys {a} lamps at {b} dollars each and gets {p}% off. How much does {name} pay?"
+    (name,), a, b, p = d.names(1), d.number(3, 99), d.number(10, 99), d.percent()
+    text = f"{name} buys {a} lamps at {b} dollars each with {p}% off. How much is that?"
     steps = (f"{a}*{b}", f"{{0}}*{p}%", "{0}-{1}")
     return Problem(text, (a, b, f"{p}%"), steps, (steps[:2], (f"{a}*{b}", f"{{0}}-{p}")), whole=False)
 
@@ -283,8 +294,8 @@ def discount(d: Draw) -> Problem:
 @template(3)
 def share_of_rest(d: Draw) -> Problem:
     (name,), things = d.names(1), d.things()
-    a, b, c, e = d.number(3, 20), d.number(3, 20), d.number(3, 40), d.number(3, 30)
-    text = f"{name} has {a} bags of {b} {things}, eats {c} and splits the rest into {e} piles. How many per pile?"
+    a, b, c, e = d.number(3, 99), d.number(3, 99), d.number(3, 99), d.number(3, 60)
+    text = f"{name} has {a} bags of {b} {things}, eats {c} and fills {e} equal piles. How many are in a pile?"
     steps = (f"{a}*{b}", f"{{0}}-{c}", f"{{1}}/{e}")
     return Problem(text, (a, b, c, e), steps, ((f"{a}*{b}", f"{{0}}/{e}"), steps[:2]))
 
@@ -292,6 +303,6 @@ def share_of_rest(d: Draw) -> Problem:
 @template(3)
 def extra_in_chain(d: Draw) -> Problem:
     (name,), things = d.names(1), d.things()
-    a, b, c, e = d.number(11, 300), d.number(11, 300), d.number(3, 30), d.number(6, 70)
-    text = f"{name}, aged {e}, has {a} {things}, finds {b} more and sells all at {c} dollars each. How much is that?"
+    a, b, c, e = d.number(11, 999), d.number(11, 999), d.number(3, 60), d.number(6, 99)
+    text = f"{name}, aged {e}, has {a} {things}, finds {b} and sells all at {c} dollars each. How much is that?"
     return Problem(text, (e, a, b, c), (f"{a}+{b}", f"{{0}}*{c}"), ((f"{a}+{b}", f"{{0}}*{e}"), (f"{a}+{b}",)))
