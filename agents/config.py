@@ -22,7 +22,7 @@ class TinyModel(Section):
     kv_heads: int = Field(4, gt=0, description="key and value heads; divides `heads`")
     intermediate_size: int = Field(384, gt=0, description="width of the feed-forward layer")
     max_length: int = Field(1024, gt=0, description="longest sequence the model is meant for")
-    initializer_range: float = Field(0.02, gt=0.0, description="standard deviation of the random weights")
+    initializer_range: float = Field(0.08, gt=0.0, description="standard deviation of the random weights")
     tags: tuple[str, ...] = Field((), description="strings that become one token each, such as <calculator>")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import string
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -68,7 +68,10 @@ def character_tokenizer(tags: tuple[str, ...] = ()) -> PreTrainedTokenizerBase:
 
 
 def create_tiny_model(shape: TinyModel, seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A Qwen2 model with untied embeddings and random weights, the same for the same seed, and its tokenizer."""
+    """A Qwen2 model with untied embeddings and random weights, the same for the same seed, and its tokenizer.
+
+    The random weights are mimetic (`_make_mimetic`), so that small models soon learn to copy what they read.
+    """
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     tokenizer = character_tokenizer(shape.tags)
@@ -89,8 +92,31 @@ def create_tiny_model(shape: TinyModel, seed: int) -> tuple[PreTrainedModel, Pre
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Qwen2ForCausalLM(config)
-    return model.float().eval(), tokenizer
+        model = Qwen2ForCausalLM(config).float()
+        _make_mimetic(model)
+    return model.eval(), tokenizer
+
+
+@torch.no_grad()
+def _make_mimetic(model: PreTrainedModel) -> None:
+    """Give random attention layers the structure that trained ones have (after arXiv:2305.09828).
+
+    Keys begin as the queries of their group, so that a token attends to its like; values and output begin as
+    orthogonal inverses of one another, and the output embedding as the input embedding, so that what is attended to is
+    what is predicted. Matrices that write to the residual stream are scaled by 1 / sqrt(2 layers), as in GPT-2.
+    """
+    config: Any = model.config
+    groups = config.num_attention_heads // config.num_key_value_heads
+    scale = (2 * config.num_hidden_layers) ** -0.5
+    for layer in cast(Any, model).model.layers:
+        attention = layer.self_attn
+        heads = attention.q_proj.weight.view(config.num_attention_heads, -1, config.hidden_size)
+        attention.k_proj.weight.copy_(heads[::groups].flatten(0, 1))
+        values = torch.nn.init.orthogonal_(attention.v_proj.weight)
+        inverse = values.view(config.num_key_value_heads, -1, config.hidden_size).repeat_interleave(groups, 0)
+        attention.o_proj.weight.copy_(inverse.flatten(0, 1).t() * (scale / groups))
+        layer.mlp.down_proj.weight.mul_(scale)
+    cast(Any, model).lm_head.weight.copy_(cast(Any, model).model.embed_tokens.weight)
 
 
 def load_model(path: str, chat_template: str | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

@@ -117,7 +117,7 @@ class LudusSide:
         self.taken = 0
         self.trainer = PolicyTrainer(
             model=self.model,
-            optimizer=build_optimizer(self.model.parameters(), ADAMW),
+            optimizer=build_optimizer(self.model, ADAMW),
             engine=engine,
             rollout=self.rollout,
             stream=TaskStream([(arena, 1.0)], 0, GROUP_SIZE, Sampling(max_tokens=new)),

@@ -54,9 +54,9 @@ def belongs(number: int, split: Split) -> bool:
 
 @lru_cache(maxsize=4096)
 def fitting(split: Split, low: int, high: int, multiple_of: int) -> tuple[tuple[int, ...], ...]:
-    """The multiples from low to high that belong to a split: one tuple for each count of digits that occurs."""
+    """The multiples from low to high that belong to a split, in tuples: those below 100, below 1,000 and so on."""
     numbers = [n for n in range(low + -low % multiple_of, high + 1, multiple_of) if belongs(n, split)]
-    return tuple(tuple(group) for _, group in groupby(numbers, key=lambda n: len(str(n))))
+    return tuple(tuple(group) for _, group in groupby(numbers, key=lambda n: len(str(max(n, 10)))))
 
 
 class Draw:
@@ -76,9 +76,9 @@ class Draw:
         return THINGS[int(self.rng.integers(len(THINGS)))]
 
     def number(self, low: int, high: int, multiple_of: int = 1) -> int:
-        """An integer of the split from low to high, both included; each count of digits is equally likely."""
-        by_digits = fitting(self.split, low, high, multiple_of)
-        numbers = by_digits[int(self.rng.integers(len(by_digits)))]
+        """An integer of the split from low to high, both included; below 100, 1,000 and 10,000 are equally likely."""
+        by_size = fitting(self.split, low, high, multiple_of)
+        numbers = by_size[int(self.rng.integers(len(by_size)))]
         return numbers[int(self.rng.integers(len(numbers)))]
 
     def fraction(self) -> tuple[int, int]:

@@ -30,7 +30,7 @@ from .run_folder import RunFolder
 from .trainers.algorithms import get_algorithm
 from .trainers.checkpoint import Checkpoint, list_checkpoints, load_weights, save_checkpoint, write_folder
 from .trainers.demonstrations import Demonstrations
-from .trainers.optimizer import build_optimizer
+from .trainers.optimizer import AnyOptimizer, build_optimizer
 from .trainers.policy import PolicyTrainer
 from .trainers.recorder import Show
 from .trainers.sft import train_sft
@@ -106,7 +106,7 @@ class _Session:
     def _sft(self, start: _Start) -> None:
         config = self.recipe.sft
         assert config is not None
-        optimizer = build_optimizer(self.model.parameters(), config.optimizer)
+        optimizer = build_optimizer(self.model, config.optimizer)
         if start.optimizer is not None:
             optimizer.load_state_dict(start.optimizer)
         demonstrations = Demonstrations(
@@ -138,7 +138,7 @@ class _Session:
     def _policy(self, start: _Start) -> None:
         recipe, config = self.recipe, self.recipe.policy
         assert config is not None
-        optimizer = build_optimizer(self.model.parameters(), config.optimizer)
+        optimizer = build_optimizer(self.model, config.optimizer)
         stream = TaskStream(self.weights, derive_seed(recipe.seed, "policy"), config.group_size, self.sampling)
         if start.optimizer is not None:
             optimizer.load_state_dict(start.optimizer)
@@ -242,7 +242,7 @@ class _Session:
         rounded = None if advantages is None else [[round(float(a), 6) for a in part] for part in advantages]
         return {**episode.to_json(), "tokens": tokens, "advantages": rounded, "step": step}
 
-    def _save(self, phase: str, step: int, optimizer: torch.optim.Optimizer, extra: dict[str, Any]) -> None:
+    def _save(self, phase: str, step: int, optimizer: AnyOptimizer, extra: dict[str, Any]) -> None:
         state = {"optimizer": optimizer.state_dict(), "metrics_offset": self.run.metrics_offset(), **extra}
         keep = self.recipe.checkpoint.keep
         save_checkpoint(self.run.checkpoints, phase, step, self.model, self.tokenizer, state, keep)

@@ -87,7 +87,7 @@ class Run:
         self.kept: list[tuple[list[Episode], list[list[np.ndarray]]]] = []
         self.trainer = PolicyTrainer(
             model=self.model,
-            optimizer=build_optimizer(self.model.parameters(), settings.optimizer),
+            optimizer=build_optimizer(self.model, settings.optimizer),
             engine=engine,
             rollout=self.rollout,
             stream=TaskStream(arenas, 1, settings.group_size, Sampling(max_tokens=8)),
@@ -218,7 +218,7 @@ def test_shuffled_rewards_keep_their_mean_and_lose_their_episode() -> None:
 
 def test_a_gradient_that_is_not_a_number_takes_no_step() -> None:
     model, _ = create_tiny_model(SHAPE, 0)
-    optimizer = build_optimizer(model.parameters(), OptimizerConfig())
+    optimizer = build_optimizer(model, OptimizerConfig())
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     next(model.parameters()).grad = torch.full_like(next(model.parameters()), float("nan"))
     with pytest.raises(NonFiniteError, match="no step was taken"):
@@ -283,7 +283,7 @@ def test_supervised_loss_is_the_mean_over_assistant_tokens_and_falls(arena) -> N
     model.zero_grad()
     config = SFTConfig(steps=40, batch_size=8, optimizer=OptimizerConfig(lr=3e-3))
     notes = Notes()
-    optimizer = build_optimizer(model.parameters(), config.optimizer)
+    optimizer = build_optimizer(model, config.optimizer)
     done = train_sft(model, optimizer, demonstrations, config, recorder=notes, show=notes, after_step=lambda step: None)
     assert done == 40
     assert notes.rows[-1]["loss"] < 0.8 * notes.rows[0]["loss"]

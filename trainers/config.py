@@ -11,6 +11,9 @@ class OptimizerConfig(Section):
     """AdamW with linear warm-up, then a constant or linearly falling rate, and clipping of the gradient norm."""
 
     lr: float = Field(1e-3, gt=0.0)
+    muon_lr: float | None = Field(
+        None, gt=0.0, description="rate of Muon, which then steps the matrices of the hidden layers; lr is for the rest"
+    )
     final_lr_fraction: float = Field(1.0, ge=0.0, le=1.0, description="share of lr that is left at the last step")
     betas: tuple[float, float] = (0.9, 0.99)
     eps: float = Field(1e-8, gt=0.0)

@@ -1,14 +1,14 @@
-"""Optimizer: AdamW with warm-up, decay and gradient clipping."""
+"""Optimizer: AdamW, with Muon for hidden layers if wanted; warm-up, decay and gradient clipping."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from ..sandbox.errors import LudusError
+from .muon import Muon
 
 if TYPE_CHECKING:
     from .config import OptimizerConfig
@@ -18,14 +18,60 @@ class NonFiniteError(LudusError):
     """A loss or gradient that is not a number: the step was not taken."""
 
 
-def build_optimizer(parameters: Iterable[nn.Parameter], config: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW (arXiv:1711.05101); matrices decay, vectors (norms, biases) do not."""
-    trained = [p for p in parameters if p.requires_grad]
+class Together:
+    """Optimizers of different parameters that step as one."""
+
+    def __init__(self, *parts: torch.optim.Optimizer) -> None:
+        self.parts = parts
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The groups of all parts."""
+        return [group for part in self.parts for group in part.param_groups]
+
+    def step(self) -> None:
+        """One step of each part."""
+        for part in self.parts:
+            part.step()
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget all gradients."""
+        for part in self.parts:
+            part.zero_grad(set_to_none)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The states of the parts, in order."""
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put back what `state_dict` returned."""
+        for part, own in zip(self.parts, state["parts"], strict=True):
+            part.load_state_dict(own)
+
+
+AnyOptimizer: TypeAlias = torch.optim.Optimizer | Together
+
+
+def build_optimizer(model: nn.Module, config: OptimizerConfig) -> AnyOptimizer:
+    """AdamW (arXiv:1711.05101); matrices decay, vectors (norms, biases) do not.
+
+    With `muon_lr`, Muon steps the matrices of the transformer blocks instead, and AdamW embeddings and vectors.
+    """
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    hidden = {name for name, p in trained.items() if p.dim() == 2 and ".layers." in name}
+    by_muon = hidden if config.muon_lr is not None else set()
+    rest = [p for name, p in trained.items() if name not in by_muon]
     groups = [
-        {"params": [p for p in trained if p.dim() >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},
+        {"params": [p for p in rest if p.dim() >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
+    adamw = torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
+    if config.muon_lr is None:
+        return adamw
+    muon = Muon([trained[name] for name in sorted(by_muon)], lr=config.muon_lr, weight_decay=config.weight_decay)
+    for group in muon.param_groups:
+        group["lr_scale"] = config.muon_lr / config.lr
+    return Together(muon, adamw)
 
 
 def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
@@ -36,7 +82,7 @@ def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
     return config.lr * (1.0 - min(share, 1.0) * (1.0 - config.final_lr_fraction))
 
 
-def apply_step(optimizer: torch.optim.Optimizer, config: OptimizerConfig, lr: float) -> float:
+def apply_step(optimizer: AnyOptimizer, config: OptimizerConfig, lr: float) -> float:
     """Clip the accumulated gradient, take one step, return the norm before clipping. NonFiniteError takes no step."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     norm: Tensor = nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
@@ -44,7 +90,7 @@ def apply_step(optimizer: torch.optim.Optimizer, config: OptimizerConfig, lr: fl
     if not torch.isfinite(norm):
         raise NonFiniteError(f"The gradient norm is {value}; no step was taken and the last checkpoint stands.")
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("lr_scale", 1.0)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return value

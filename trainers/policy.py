@@ -23,7 +23,7 @@ from ..verifiers.verdict import Outcome
 from .algorithms import Algorithm, Experience
 from .batch import Row
 from .config import PolicyConfig
-from .optimizer import apply_step, learning_rate
+from .optimizer import AnyOptimizer, apply_step, learning_rate
 from .policy_step import accumulate, build_rows, frozen_logprobs, weigh
 from .recorder import Recorder, Show
 from .task_stream import TaskStream
@@ -45,7 +45,7 @@ class PolicyTrainer:
     """
 
     model: PreTrainedModel
-    optimizer: torch.optim.Optimizer
+    optimizer: AnyOptimizer
     engine: TorchEngine
     rollout: Rollout
     stream: TaskStream

@@ -14,7 +14,7 @@ from .algorithms.reductions import token_mean
 from .batch import Row, collate, micro_batches
 from .config import SFTConfig
 from .demonstrations import Demonstrations
-from .optimizer import apply_step, learning_rate
+from .optimizer import AnyOptimizer, apply_step, learning_rate
 from .recorder import Recorder, Show
 from .scoring import can_share_prompts, score
 
@@ -40,7 +40,7 @@ def sft_step(model: PreTrainedModel, trajectories: list[Trajectory], micro_batch
 
 def train_sft(
     model: PreTrainedModel,
-    optimizer: torch.optim.Optimizer,
+    optimizer: AnyOptimizer,
     demonstrations: Demonstrations,
     config: SFTConfig,
     *,
