@@ -103,6 +103,22 @@ def test_the_initial_weights_have_the_spread_that_was_asked_for() -> None:
     assert model.lm_head.weight.std().item() == pytest.approx(0.3, rel=0.05)
 
 
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+def test_tokens_begin_by_attending_to_their_like_and_predicting_what_they_attend_to(kv_heads: int) -> None:
+    model, _ = create_tiny_model(TinyModel(hidden_size=64, layers=3, heads=4, kv_heads=kv_heads), 0)
+    groups = 4 // kv_heads
+    attention = model.model.layers[1].self_attn
+    queries = attention.q_proj.weight.view(4, 16, 64)
+    assert torch.equal(queries[::groups], attention.k_proj.weight.view(kv_heads, 16, 64))
+    # What all heads pass on of one token: a projection onto the space of the values, scaled like the layers' outputs.
+    values = attention.v_proj.weight.view(kv_heads, 16, 64).repeat_interleave(groups, 0).flatten(0, 1)
+    passed = attention.o_proj.weight @ values
+    torch.testing.assert_close(passed @ passed, passed * 6**-0.5, atol=1e-5, rtol=0)
+    assert torch.linalg.matrix_rank(passed, atol=1e-3) == 16 * kv_heads
+    assert torch.equal(model.lm_head.weight, model.model.embed_tokens.weight)
+    assert model.lm_head.weight.data_ptr() != model.model.embed_tokens.weight.data_ptr()
+
+
 # From a directory
 
 

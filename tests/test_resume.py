@@ -32,7 +32,7 @@ envs:
   - {name: ludus/WordMath-v0, weight: 1, options: {system_prompt: "", levels: [2], seed: 5}}
 engine: {slots: 16, max_length: 256}
 sampling: {max_tokens: 8}
-sft: {steps: 6, batch_size: 4, demonstrations: 64, flaw_rate: 0.5}
+sft: {steps: 6, batch_size: 4, demonstrations: 64, flaw_rate: 0.5, optimizer: {muon_lr: 0.02}}
 policy: {algorithm: grpo, steps: 7, groups: 3, group_size: 3, minibatches: 2}
 eval: {every: 3, tasks: 4}
 checkpoint: {every: 2, keep: 2}
