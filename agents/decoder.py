@@ -119,7 +119,9 @@ class Decoder:
                 }
             )
         self.embedding = body.embed_tokens.weight.detach().to(self.device, self.dtype, copy=True)
-        self.head = fuse(model.lm_head.weight, norm=body.norm.weight)
+        head = fuse(model.lm_head.weight, norm=body.norm.weight)
+        assert head is not None
+        self.head: Tensor = head
 
     def _norm(self, hidden_NC: Tensor) -> Tensor:
         """Root-mean-square norm over `gain`; its weights are part of the matrix that follows."""

@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -60,8 +60,6 @@ class TextEnv(gymnasium.Env[str, str]):
     """
 
     metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 1}
-    isolation: ClassVar[Literal["thread", "process"]] = "thread"
-    """Where `step` may run: "process" for an environment that could hang, since a thread cannot be stopped."""
     default_system_prompt: ClassVar[str] = ""
 
     def __init__(

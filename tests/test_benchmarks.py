@@ -128,7 +128,6 @@ def test_both_sides_of_engine_sample_as_many_tokens_as_a_plan_asks_for() -> None
 
 
 def test_step(tmp_path: Path) -> None:
-    pytest.importorskip("trl", reason="the peer of this benchmark comes with ludus[bench]")
     (table,) = run("step", tmp_path)
     assert table["rows"][0]["ratio"]["median"] > 0
 

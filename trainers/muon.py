@@ -1,7 +1,7 @@
 """Muon: momentum whose singular values are all made equal, an optimizer for the matrices of hidden layers.
 
-Source: K. Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024. `torch.optim.Muon` computes in
-bfloat16, one matrix at a time; here matrices of one shape are stepped together in float32, which any CPU does well.
+Source: K. Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024. `torch.optim.Muon` computes
+in bfloat16, one matrix at a time; here matrices of one shape are stepped together in float32, which any CPU does well.
 """
 
 from __future__ import annotations

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from ..agents.rollout import EpisodesFailedError, Rollout
 from ..agents.seeds import derive_seed

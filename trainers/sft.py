@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from ..agents.trajectory import Trajectory
 from .algorithms.reductions import token_mean
