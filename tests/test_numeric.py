@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ludus.verifiers.errors import VerifierError
-from ludus.verifiers.extraction import LENIENT, extract_answer
+from ludus.verifiers.extraction import LENIENT, extract_answer, last_number
 from ludus.verifiers.numbers import format_number, parse_number
 from ludus.verifiers.numeric import NumericVerifier
 from ludus.verifiers.verdict import Outcome
@@ -159,6 +159,28 @@ def test_a_padded_or_hedged_answer_is_wrong(response: str) -> None:
     assert NumericVerifier().verify(42, response).outcome is Outcome.WRONG
 
 
+OTHER_NUMBERS = ["hundred", "million", "thousand", "dozen", "k", "K", "m", "bn", "billion eggs", "grand", "万", "¢"]
+OTHER_NUMBERS += ["half", "halves", "thirds", "quarter", "hundredths", "squared", "cubed", "²", "Ⅴ", "x", "twenty"]
+OTHER_NUMBERS += ["minus one", "plus two", "plus tax", "times two", "over two", "divided by three", "point five"]
+OTHER_NUMBERS += ["and a half", "percent of twenty", "degrees below zero", "hundred-dollar bills"]
+
+
+@pytest.mark.parametrize("form", ["{}", "#### {}", "<answer>{}</answer>", "\\boxed{{{}}}"])
+@pytest.mark.parametrize("words", OTHER_NUMBERS)
+def test_a_number_that_its_words_make_another_one_is_wrong(words: str, form: str) -> None:
+    assert NumericVerifier().verify(5, form.format(f"5 {words}")).outcome is Outcome.WRONG
+    assert NumericVerifier().verify(5, form.format(f"5{words}")).outcome is Outcome.WRONG
+
+
+UNITS = ["eggs", "cookies left over", "times", "times as many", "quarters", "cents", "percent", "m/s", "cm²", "kg"]
+UNITS += ["more apples", "minutes", "km per hour", "dollars grand total", "thirsty dogs", "mph", "%", "€"]
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_a_unit_leaves_the_number_as_it_is(unit: str) -> None:
+    assert NumericVerifier().verify(5, f"#### 5 {unit}").outcome is Outcome.CORRECT
+
+
 def test_a_marker_that_holds_no_number_is_not_passed_over_for_a_weaker_rule() -> None:
     assert NumericVerifier(LENIENT).verify(42, "#### none\nso 42").outcome is Outcome.WRONG
 
@@ -170,6 +192,9 @@ LAST = {
     "In total $1,200.50.": Fraction("1200.5"),
     "about 3/4 of it": Fraction(3, 4),
     "5 - 3 = 2!": 2,
+    "She ran 5km": 5,
+    "It is 42 (see step2)": 42,
+    "It is 42.Step2 follows": 42,
 }
 
 
@@ -177,6 +202,11 @@ LAST = {
 def test_the_last_number_is_taken_only_where_the_weak_rule_was_asked_for(response: str, value: Fraction) -> None:
     assert NumericVerifier(LENIENT).verify(value, response).outcome is Outcome.CORRECT
     assert NumericVerifier(("hash", "tag", "boxed")).verify(value, response).outcome is Outcome.WRONG
+
+
+@pytest.mark.parametrize("text", ["1e3", "1.5e3", "1,500e3", "2e-3", "-1e+3", "$1e3", "x2", "H2O", "about 1e3."])
+def test_no_number_is_taken_out_of_a_word_with_letters(text: str) -> None:
+    assert last_number(text) is None
 
 
 def test_the_evidence_tells_what_was_read_where() -> None:

@@ -27,7 +27,25 @@ MAX_RESPONSE_CHARS = 200_000
 _MAX_MARKED_CHARS = 300
 _LAST_NUMBER_CHARS = 4_000
 _UNIT = re.compile(r"\s?[^\W\d_][^\W\d_.'’²³/-]*(?:[ .'’²³/-]{1,2}[^\W\d_]+){0,5}[.²³]?")
-_HEDGES = frozenset(("or", "and", "not", "to", "maybe", "either"))
+_HEDGES = "or and not to maybe either"
+_SCALES = (
+    "hundred(?:th)?s? thousand(?:th)?s? millions? billions? trillions? dozens? lakhs? crores? grand(?!.total) "
+    "k m(?!/) b mn bn tn mil bil"
+)
+_NUMERALS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety"
+)
+_FRACTIONS = "half halves thirds? quarter fourths? fifths? sixths? sevenths? eighths? ninths? tenths?"
+_OPERATORS = "plus minus divided multiplied x squared cubed doubled tripled halved negative"
+# "times", "over" and "quarters" (the coins) are left out: "5 times" and "5 left over" are 5, and in "5 times two" and
+# "5 over two" the second number is found.
+_OTHER_NUMBER = re.compile(
+    rf"\b(?:{'|'.join(' '.join((_HEDGES, _SCALES, _NUMERALS, _FRACTIONS, _OPERATORS)).split())})\b", re.IGNORECASE
+)
+"""A word that leaves open which number is meant, or makes it another one ("5 million", "5 minus one")."""
+_GLUED = re.compile(r"(?<!\w)(?:[0-9]+[.,](?=[0-9]))*\w*(?:[0-9][eE][-+]|[^\W\d_])[0-9]\w*(?:\.[0-9]\w*)?")
+"""A word in which a digit follows a letter (1e3, 2e-3, x2): no number, and none is inside."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +92,7 @@ def _until_brace(text: str, start: int) -> str:
 def one_number(text: str, units: bool = True, percent: Percent = "unit") -> Fraction | None:
     """The number in a text that holds exactly one and says nothing else but, with `units`, what is counted.
 
-    "$18", "18 eggs" and "**18**." are 18; "42 or 43", "not 42" and "42 43" are None.
+    "$18", "18 eggs" and "**18**." are 18; "42 or 43", "not 42", "42 43" and "42 million" are None.
     """
     text = text.strip()
     if len(text) > _MAX_MARKED_CHARS:
@@ -91,14 +109,16 @@ def one_number(text: str, units: bool = True, percent: Percent = "unit") -> Frac
     if match is None:
         return None
     unit = text[match.end() :].replace("{", " ").replace("}", " ").strip()
-    if not _UNIT.fullmatch(unit) or _HEDGES & set(re.split(r"\W+", unit.lower())):
+    if not _UNIT.fullmatch(unit) or _OTHER_NUMBER.search(unit):
+        return None
+    if any(char.isnumeric() for char in re.sub(r"(?<=[A-Za-z])[²³]", "", unit)):
         return None
     return match_value(match, percent)
 
 
 def last_number(text: str, percent: Percent = "unit") -> tuple[str, Fraction] | None:
     """The last number in a text and its value; a minus right after a digit, letter or bracket is a subtraction."""
-    text = text[-_LAST_NUMBER_CHARS:]
+    text = _GLUED.sub("x", text[-_LAST_NUMBER_CHARS:])
     found = None
     for match in NUMBER.finditer(text):
         before = text[match.start() - 1] if match.start() else " "

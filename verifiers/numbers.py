@@ -15,7 +15,7 @@ MAX_CHARS = 200
 
 Percent = Literal["unit", "hundredth"]
 
-CURRENCY = "$€£¥₹₩₽₺₫฿¢"
+CURRENCY = "$€£¥₹₩₽₺₫฿"
 MINUS = "-−‐‑‒–﹣－"
 _VULGAR = "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅐⅛⅜⅝⅞⅑⅒"
 _GROUPED = r"[0-9]{1,3}(?:[,\u00a0\u202f\u2009][0-9]{3})+(?![0-9])"
