@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
 class Section(BaseModel):
@@ -23,7 +24,17 @@ class TinyModel(Section):
     intermediate_size: int = Field(384, gt=0, description="width of the feed-forward layer")
     max_length: int = Field(1024, gt=0, description="longest sequence the model is meant for")
     initializer_range: float = Field(0.08, gt=0.0, description="standard deviation of the random weights")
-    tags: tuple[str, ...] = Field((), description="strings that become one token each, such as <calculator>")
+    tags: tuple[Annotated[str, Field(min_length=2)], ...] = Field(
+        (), description="strings that become one token each, such as <calculator>"
+    )
+
+    @field_validator("tags")
+    @classmethod
+    def _new_tokens(cls, tags: tuple[str, ...]) -> tuple[str, ...]:
+        taken = [tag for i, tag in enumerate(tags) if tag in tags[:i] or re.fullmatch(r"<\|\w+\|>", tag)]
+        if taken:
+            raise ValueError(f"the tag {taken[0]} is a token already; leave it out")
+        return tags
 
 
 class ModelConfig(Section):
@@ -33,19 +44,24 @@ class ModelConfig(Section):
     tiny: TinyModel | None = None
     chat_template: str | None = Field(None, description="a Jinja file that replaces the tokenizer's own template")
     gradient_checkpointing: bool = False
+    on_rewrite: Literal["refuse", "segment"] = Field(
+        "refuse", description="what to do with a chat template that rewrites history: segment trains turn by turn"
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> ModelConfig:
         if (self.path is None) == (self.tiny is None):
             raise ValueError("give exactly one of model.path and model.tiny")
+        if self.tiny is not None and self.chat_template is not None:
+            raise ValueError("model.tiny has its own chat template; leave model.chat_template out")
         return self
 
 
 class EngineConfig(Section):
     """The TorchEngine: how many sequences run at once and how long they may get."""
 
-    slots: int = Field(64, gt=0, description="sequences decoded together")
-    max_length: int = Field(512, gt=0, description="tokens a sequence may reach, prompt included")
+    slots: int = Field(64, gt=0, le=2**16, description="sequences decoded together")
+    max_length: int = Field(512, gt=0, le=2**24, description="tokens a sequence may reach, prompt included")
     deadline_s: float | None = Field(None, gt=0, description="seconds one generation may take")
 
 

@@ -8,6 +8,7 @@ Nor do sums over keys have more than `SUMMED` terms, or else always 512: between
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 MIN_ROWS = 16
 SUMMED = 384
 FAMILIES = ("qwen2", "qwen3", "llama", "mistral")
+
+
+class CacheTooLargeError(LudusError):
+    """The memory does not hold so many slots of such a length."""
 
 
 class UnsupportedModelError(LudusError):
@@ -60,9 +65,14 @@ class Decoder:
         self.max_length = max_length
         # Padded positions of a prefill chunk are written, too, so the cache has room for one chunk's padding.
         length = max_length + 64
-        self.cache = torch.zeros(
-            self.layers, 2, self.slots, self.kv_heads, length, self.head_dim, dtype=dtype, device=self.device
-        )
+        shape = (self.layers, 2, self.slots, self.kv_heads, length, self.head_dim)
+        try:
+            self.cache = torch.zeros(shape, dtype=dtype, device=self.device)
+        except RuntimeError as error:
+            size = math.prod(shape) * dtype.itemsize / 2**30
+            raise CacheTooLargeError(
+                f"There is no room for a cache of {size:,.0f} GiB; lower engine.slots or engine.max_length."
+            ) from error
         positions = torch.arange(length, device=self.device)[None]
         cos, sin = model.model.rotary_emb(torch.zeros(1, dtype=torch.float32, device=self.device), positions)
         half = self.head_dim // 2

@@ -50,15 +50,15 @@ def evaluate(
     seed: of the sampling, and of which tasks of a finite source are taken. Raises EpisodesFailedError where none
     could be judged.
     """
-    source = rollout.arenas[arena].env.source
-    count = tasks if source.size is None else min(tasks, source.size)
+    its = rollout.arenas[arena]
+    count = tasks if its.size is None else min(tasks, its.size)
     if count == 0:
         raise TaskError(f"The task source of {arena} is empty; give it at least one task.")
     requests = [
         EpisodeRequest(
             id=f"eval/{arena}/{index}",
             env=arena,
-            task=source.task(epoch_index(index, source.size, seed)),
+            task=its.task(epoch_index(index, its.size, seed)),
             group=f"eval/{arena}/{index}",
             seed=derive_seed(seed, "eval", arena, index),
             sampling=sampling,
@@ -68,7 +68,7 @@ def evaluate(
     start = time.monotonic()
     episodes = rollout.run(requests, on_episode)
     judged = [episode for episode in episodes if episode.reward is not None]
-    if not judged:
+    if not judged or not any(episode.trajectories for episode in episodes):
         raise EpisodesFailedError.of(episodes)
     right = sum(episode.reward == 1.0 for episode in judged if episode.reward is not None)
     low, high = wilson_interval(right, len(judged))
@@ -79,7 +79,7 @@ def evaluate(
         low=low,
         high=high,
         mean_reward=sum(episode.reward or 0.0 for episode in judged) / len(judged),
-        baselines=rollout.arenas[arena].env.baselines(),
+        baselines=its.ask("computing baselines", its.env.baselines),
         outcomes=dict(Counter(e.verdict.outcome.value if e.verdict else e.stop_reason for e in episodes)),
         errors=len(episodes) - len(judged),
         seconds=time.monotonic() - start,

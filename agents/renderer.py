@@ -127,7 +127,7 @@ class Renderer:
         return text
 
     def _encode_uncached(self, text: str) -> tuple[int, ...]:
-        return tuple(self.tokenizer.encode(text, add_special_tokens=False))
+        return tuple(self.tokenizer.encode(_whole(text), add_special_tokens=False))
 
     def _open_uncached(self, messages: tuple[tuple[str, str], ...]) -> tuple[int, ...]:
         def render(pairs: Sequence[tuple[str, str]]) -> str:
@@ -151,7 +151,7 @@ class Renderer:
         for number, part in enumerate(re.split(f"{MARK}([0-9]+){MARK}", whole)):
             if number % 2:
                 content = messages[int(part)][1]
-                tokens += self.tokenizer.encode(content, add_special_tokens=False, split_special_tokens=True)
+                tokens += self.tokenizer.encode(_whole(content), add_special_tokens=False, split_special_tokens=True)
             else:
                 tokens += self._encode(part)
         return tuple(tokens)
@@ -188,11 +188,16 @@ class Renderer:
             self.check_episode(messages)
 
 
+def _whole(text: str) -> str:
+    """The text with U+FFFD for each half of a surrogate pair, which no tokenizer reads."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def _rewrites(expected: str, found: str) -> TemplateError:
     at = next((i for i, (a, b) in enumerate(zip(expected, found, strict=False)) if a != b), None)
     at = min(len(expected), len(found)) if at is None else at
     return TemplateError(
         f"The model's chat template rewrites history: where {expected[at : at + 40]!r} was written it later has "
         f"{found[at : at + 40]!r} (after {expected[max(0, at - 30) : at]!r}); use an append-only template or "
-        "set on_rewrite: segment."
+        "set model.on_rewrite: segment in the recipe."
     )

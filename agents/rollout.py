@@ -41,12 +41,17 @@ class EpisodeRequest:
 
 @dataclass
 class Arena:
-    """An environment as rollouts use it: a factory, the renderer of its conversations, instances waiting for reuse."""
+    """An environment as rollouts use it: a factory, the renderer of its conversations, instances waiting for reuse.
+
+    first, stop: the arena's tasks are those of the environment's source from index `first` to before `stop`.
+    """
 
     name: str
     make: Callable[[], TextEnv]
     renderer: Renderer
     idle: list[TextEnv] = field(default_factory=list)
+    first: int = 0
+    stop: int | None = None
 
     @classmethod
     def build(cls, name: str, make: Callable[[], TextEnv], tokenizer: Any, on_rewrite: Any = "refuse") -> Arena:
@@ -62,6 +67,31 @@ class Arena:
             self.idle.append(self.make())
         return self.idle[0]
 
+    @property
+    def size(self) -> int | None:
+        """How many tasks there are, None where they never end."""
+        size = self.env.source.size
+        return None if size is None else (size if self.stop is None else self.stop) - self.first
+
+    def task(self, index: int) -> Task:
+        """The task at `index`."""
+        return self.ask("making a task", lambda: self.env.source.task(self.first + index))
+
+    def ask(self, doing: str, call: Callable[[], T]) -> T:
+        """What environment code returns outside an episode. EnvCodeError where it raises anything of its own."""
+        try:
+            return call()
+        except LudusError:
+            raise
+        except Exception as error:
+            raise EnvCodeError(
+                f"The environment {self.name} raised {type(error).__name__} while {doing}: {error}; correct its code."
+            ) from error
+
+
+class EnvCodeError(LudusError):
+    """An environment's own code failed where no episode is to blame."""
+
 
 class EpisodesFailedError(LudusError):
     """Not one episode could be judged."""
@@ -70,6 +100,10 @@ class EpisodesFailedError(LudusError):
     def of(cls, episodes: Sequence[Episode]) -> EpisodesFailedError:
         """One sentence that says why the first of them failed."""
         first = episodes[0]
+        if first.error is None:
+            return cls(
+                f"No prompt of {first.env} leaves room for an answer; raise engine.max_length or shorten the prompts."
+            )
         return cls(
             f"All {len(episodes)} episodes of {first.env} failed, the first because {first.error}; "
             "see to that and start again."
@@ -105,10 +139,12 @@ class Rollout:
 
     def close(self) -> None:
         """Close environments and the event loop."""
-        for arena in self.arenas.values():
-            while arena.idle:
-                arena.idle.pop().close()
-        self._runner.close()
+        try:
+            for arena in self.arenas.values():
+                while arena.idle:
+                    arena.ask("closing", arena.idle.pop().close)
+        finally:
+            self._runner.close()
 
     def run(
         self, requests: Sequence[EpisodeRequest], on_episode: Callable[[Episode], None] | None = None
@@ -163,7 +199,8 @@ class Rollout:
             if env is not None and reusable:
                 arena.idle.append(env)
             elif env is not None:
-                env.close()
+                # It may hang here, too, so nothing waits for it.
+                threading.Thread(target=partial(_guarded, env.close), name="ludus-close", daemon=True).start()
         if record.error is None and arena.renderer.append_only:
             arena.renderer.check_episode(record.messages)
         return record.episode(time.monotonic() - start)

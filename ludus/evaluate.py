@@ -43,7 +43,7 @@ def evaluate_model(
     engine = TorchEngine(network, tokenizer, slots=slots, max_length=max_length)
     arena = Arena.build(env, lambda: make_env(env, **settings), tokenizer)
     if display is not None:
-        size = arena.env.source.size
+        size = arena.size
         display.phase(f"evaluating {env}", tasks if size is None else min(tasks, size))
     done = 0
 

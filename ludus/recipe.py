@@ -41,7 +41,7 @@ class Recipe(Section):
 
     name: str = Field(pattern=NAME, description="what the run folder is called: letters, digits, dots, dashes")
     seed: int = Field(0, ge=0, lt=2**63)
-    threads: int | None = Field(None, gt=0, description="threads that torch may use; all cores if unset")
+    threads: int | None = Field(None, gt=0, le=1024, description="threads that torch may use; all cores if unset")
     device: Device = "auto"
     model: ModelConfig
     envs: list[EnvConfig] = Field(min_length=1)

@@ -27,8 +27,15 @@ from .envs.registration import make_env, takes_option
 from .recipe import Recipe
 from .report import write_report
 from .run_folder import RunFolder
-from .trainers.algorithms import get_algorithm
-from .trainers.checkpoint import Checkpoint, list_checkpoints, load_weights, save_checkpoint, write_folder
+from .trainers.algorithms import AlgorithmError, get_algorithm
+from .trainers.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    list_checkpoints,
+    load_weights,
+    save_checkpoint,
+    write_folder,
+)
 from .trainers.demonstrations import Demonstrations
 from .trainers.optimizer import AnyOptimizer, build_optimizer
 from .trainers.policy import PolicyTrainer
@@ -38,6 +45,9 @@ from .trainers.task_stream import TaskStream
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+BEYOND = 2**40
+"""First held-out task of an endless source without splits; training never gets that far."""
 
 
 def train_recipe(recipe: Recipe, run: RunFolder, *, resume: bool = False, display: Show) -> list[EvalResult]:
@@ -59,6 +69,10 @@ class _Session:
         self.recipe, self.run, self.display = recipe, run, display
         if recipe.policy is not None:
             self.algorithm = get_algorithm(recipe.policy.algorithm, **recipe.policy.options)
+            if "siblings" in self.algorithm.needs and recipe.policy.group_size == 1:
+                raise AlgorithmError(
+                    f"{self.algorithm.name} compares episodes of one task; raise policy.group_size = 1 to 2 or more."
+                )
         # The environments first: they fail sooner than a model loads.
         names = _arena_names(recipe.envs)
         train_makers = {n: _maker(c, c.options.get("split", "train")) for n, c in zip(names, recipe.envs, strict=True)}
@@ -66,8 +80,13 @@ class _Session:
         for maker in [*train_makers.values(), *test_makers.values()]:
             maker()
         self.model, self.tokenizer = prepare_model(recipe.model, recipe.seed, recipe.device)
-        self.arenas = {n: Arena.build(n, maker, self.tokenizer) for n, maker in train_makers.items()}
-        self.held_out = {f"held-out/{n}": Arena.build(n, maker, self.tokenizer) for n, maker in test_makers.items()}
+        rewrite = recipe.model.on_rewrite
+        self.arenas = {n: Arena.build(n, maker, self.tokenizer, rewrite) for n, maker in train_makers.items()}
+        self.held_out = {n: Arena.build(f"held-out/{n}", m, self.tokenizer, rewrite) for n, m in test_makers.items()}
+        for name, config in zip(names, recipe.envs, strict=True):
+            if not takes_option(config.name, "split"):
+                self._hold_out(self.arenas[name], self.held_out[name])
+        self.held_out = {arena.name: arena for arena in self.held_out.values()}
         self.weights = [(self.arenas[n], c.weight) for n, c in zip(names, recipe.envs, strict=True)]
         self.engine = TorchEngine(
             self.model, self.tokenizer, slots=recipe.engine.slots, max_length=recipe.engine.max_length
@@ -75,6 +94,17 @@ class _Session:
         concurrency = (recipe.policy.concurrency if recipe.policy else None) or recipe.engine.slots
         self.rollout = Rollout(self.engine, {**self.arenas, **self.held_out}, concurrency=concurrency)
         self.sampling = _sampling(recipe.sampling, recipe.engine.deadline_s)
+
+    def _hold_out(self, train: Arena, test: Arena) -> None:
+        """Of an environment without splits, keep tasks for evaluation: at most a fifth, or those far beyond."""
+        size = train.env.source.size
+        if size is None:
+            test.first = BEYOND
+        elif size < 2:
+            self.display.note(f"{train.name} has a single task and no option `split`: it is evaluated on that task.")
+        else:
+            wanted = self.recipe.eval.final_tasks or self.recipe.eval.tasks
+            train.stop = test.first = size - min(wanted, max(1, size // 5))
 
     def __enter__(self) -> _Session:
         return self
@@ -108,7 +138,7 @@ class _Session:
         assert config is not None
         optimizer = build_optimizer(self.model, config.optimizer)
         if start.optimizer is not None:
-            optimizer.load_state_dict(start.optimizer)
+            self._load(optimizer, start.optimizer)
         demonstrations = Demonstrations(
             self.weights,
             config.demonstrations,
@@ -141,7 +171,7 @@ class _Session:
         optimizer = build_optimizer(self.model, config.optimizer)
         stream = TaskStream(self.weights, derive_seed(recipe.seed, "policy"), config.group_size, self.sampling)
         if start.optimizer is not None:
-            optimizer.load_state_dict(start.optimizer)
+            self._load(optimizer, start.optimizer)
             stream.restore(start.extra["stream"])
         self.engine.load_weights(self.model, start.step)
         trainer = PolicyTrainer(
@@ -155,7 +185,7 @@ class _Session:
             seed=recipe.seed,
             recorder=self.run,
             show=self.display,
-            reference=self._reference() if "reference" in self.algorithm.needs else None,
+            reference=self._reference(start.step) if "reference" in self.algorithm.needs else None,
             state=start.extra.get("algorithm"),
             keep_episodes=self._keep_episodes,
         )
@@ -171,12 +201,26 @@ class _Session:
 
         trainer.train(start.step, after_step)
 
-    def _reference(self) -> PreTrainedModel:
+    def _load(self, optimizer: AnyOptimizer, state: dict[str, Any]) -> None:
+        try:
+            optimizer.load_state_dict(state)
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"The optimizer in {self.run.checkpoints} is not the one of {self.run.path / 'recipe.yaml'} ({error}); "
+                "undo the change of the recipe or start a new run."
+            ) from error
+
+    def _reference(self, step: int) -> PreTrainedModel:
         """A frozen copy of the policy as it was before the first policy step, kept in the run folder."""
         import copy
 
         folder = self.run.checkpoints / "reference"
         if not folder.exists():
+            if step:
+                raise CheckpointError(
+                    f"{folder} is missing, the policy as it was before step 1, from which the KL term measures; "
+                    "put it back or start a new run."
+                )
             write_folder(folder, lambda place: self.model.save_pretrained(place))
         reference = copy.deepcopy(self.model).eval().requires_grad_(False)
         load_weights(reference, folder)
@@ -191,7 +235,7 @@ class _Session:
         sampling = _sampling(self.recipe.sampling, self.recipe.engine.deadline_s, greedy=True)
         results = []
         for name, arena in self.held_out.items():
-            size = arena.env.source.size
+            size = arena.size
             self.display.phase("evaluation", count if size is None else min(count, size))
             progress = itertools.count(1)
             result = evaluate(
@@ -250,11 +294,25 @@ class _Session:
     def _restore(self) -> _Start:
         found = list_checkpoints(self.run.checkpoints)
         if not found:
+            incomplete = [
+                path for path in self.run.checkpoints.glob("*-*") if path.name.startswith(("sft-", "policy-"))
+            ]
+            if incomplete:
+                raise CheckpointError(
+                    f"{self.run.checkpoints} holds no complete checkpoint, but {incomplete[0].name}; "
+                    "put its files back, or move it away to begin anew."
+                )
             self.display.note("No checkpoint yet: the run begins anew.")
             self.run.truncate_metrics(0)
             return _Start()
         newest: Checkpoint = found[-1]
         state = newest.state()
+        needed = {"optimizer", "metrics_offset", "finished", *(("stream",) if newest.phase == "policy" else ())}
+        if not needed <= set(state):
+            raise CheckpointError(
+                f"{newest.path / 'trainer_state.pt'} lacks {', '.join(sorted(needed - set(state)))}; "
+                "delete that checkpoint to resume from the one before."
+            )
         load_weights(self.model, newest.path)
         self.run.truncate_metrics(state["metrics_offset"])
         self.display.note(f"Resuming from {newest.path}.")

@@ -14,7 +14,7 @@ class OptimizerConfig(Section):
     muon_lr: float | None = Field(
         None, gt=0.0, description="rate of Muon, which then steps the matrices of the hidden layers; lr is for the rest"
     )
-    final_lr_fraction: float = Field(1.0, ge=0.0, le=1.0, description="share of lr that is left at the last step")
+    final_lr_fraction: float = Field(1.0, ge=0.0, le=1.0, description="share of lr towards which it falls")
     betas: tuple[float, float] = (0.9, 0.99)
     eps: float = Field(1e-8, gt=0.0)
     weight_decay: float = Field(0.0, ge=0.0)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 
-from ..agents.rollout import Arena
+from ..agents.rollout import Arena, EnvCodeError
 from ..agents.seeds import derive_seed
 from ..agents.trajectory import Trajectory
-from ..envs.errors import NoDemonstration
+from ..envs.errors import NoDemonstration, TaskError
 from ..envs.source import epoch_index
-from ..envs.task import Task
+from ..envs.task import Message
 
 TRIES = 16
 """Tasks without a demonstration that are passed over before the environment counts as having none."""
@@ -48,6 +48,11 @@ class Demonstrations:
         for cursor in range(step * size, (step + 1) * size):
             turn, sample = divmod(cursor, self.per_task)
             found.append(self._get(epoch_index(turn, self.tasks, order), sample))
+        if not any(True in trajectory.mask for trajectory in found):
+            raise TaskError(
+                f"Of {size} demonstrations, none has its first answer within engine.max_length = {self.max_length} "
+                "tokens; raise it or shorten the prompts."
+            )
         return found
 
     def _make(self, index: int, sample: int) -> Trajectory:
@@ -56,12 +61,12 @@ class Demonstrations:
         arena = self.arenas[int(rng.choice(len(weights), p=weights / weights.sum()))][0]
         env, renderer = arena.env, arena.renderer
         rng = np.random.default_rng(derive_seed(self.seed, "demonstration", index, sample))
-        task, actions = self._demonstrated(arena, index, rng)
-        _, info = env.reset(options={"task": task})
-        tokens = renderer.open(info["messages"])
+        seed = derive_seed(self.seed, "env", index, sample) % 2**31
+        opening, actions = self._demonstrated(arena, index, seed, rng)
+        tokens = renderer.open(opening)
         mask = [False] * len(tokens)
         for action in actions:
-            _, _, terminated, truncated, info = env.step(action)
+            _, _, terminated, truncated, info = arena.ask("demonstrating", partial(env.step, action))
             sampled = [*renderer.tokenizer.encode(action, add_special_tokens=False), renderer.end_id]
             tokens += sampled
             mask += [True] * len(sampled)
@@ -75,13 +80,21 @@ class Demonstrations:
             token_ids=tuple(tokens), mask=tuple(mask), logprobs=(0.0,) * len(tokens), versions=(-1,) * len(tokens)
         )
 
-    def _demonstrated(self, arena: Arena, index: int, rng: np.random.Generator) -> tuple[Task, list[str]]:
-        """The task at `index`, or the first after it that the environment can demonstrate."""
+    def _demonstrated(
+        self, arena: Arena, index: int, seed: int, rng: np.random.Generator
+    ) -> tuple[list[Message], list[str]]:
+        """Begin the task at `index`, or the first after it that the environment can demonstrate: opening, actions."""
         env, order = arena.env, derive_seed(self.seed, "tasks") % 2**31
         for offset in range(TRIES):
-            task = env.source.task(epoch_index(index + offset * self.tasks, env.source.size, order))
+            task = arena.task(epoch_index(index + offset * self.tasks, arena.size, order))
+            reset = partial(env.reset, seed=seed, options={"task": task})
+            _, info = arena.ask("demonstrating", reset)
             try:
-                return task, env.demonstrate(task, rng, self.flaw_rate)
+                actions = arena.ask("demonstrating", partial(env.demonstrate, task, rng, self.flaw_rate))
             except NoDemonstration as error:
                 reason = error
+                continue
+            if not isinstance(actions, list) or not all(isinstance(action, str) for action in actions):
+                raise EnvCodeError(f"{arena.name}.demonstrate returned {actions!r}; it must return a list of texts.")
+            return info["messages"], actions
         raise reason

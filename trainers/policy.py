@@ -72,7 +72,7 @@ class PolicyTrainer:
         episodes, played = self._collect()
         rollout_s = time.monotonic() - clock
         clock = time.monotonic()
-        if not episodes:
+        if not any(episode.trajectories for episode in episodes):
             raise EpisodesFailedError.of(played)
         experience = self._experience(step, episodes)
         advantages, self.state = self.algorithm.estimator(experience, self.state or {})

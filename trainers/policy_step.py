@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..agents.engine import StopReason
 from ..agents.trajectory import Episode, Trajectory
 from .algorithms import Algorithm
 from .batch import Batch, Row, collate, micro_batches
@@ -20,11 +21,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+CUT = (StopReason.LENGTH.value, StopReason.CONTEXT.value)
+"""Why episodes stop that ran into a limit of length; one that used up its turns was not cut."""
+
+
 def build_rows(algorithm: Algorithm, episodes: Sequence[Episode], advantages: list[list[np.ndarray]]) -> list[Row]:
     """One row for each trajectory that carries loss. Weights are those of a step over all these rows."""
     found: list[tuple[int, Trajectory, np.ndarray]] = []
     for index, episode in enumerate(episodes):
-        if algorithm.drop_truncated and episode.truncated:
+        if algorithm.drop_truncated and episode.stop_reason in CUT:
             continue
         for trajectory, advantage in zip(episode.trajectories, advantages[index], strict=True):
             if any(trajectory.mask):

@@ -34,8 +34,7 @@ class TaskStream:
             rng = np.random.default_rng(derive_seed(self.seed, "arena", self.total))
             arena = self.arenas[int(rng.choice(len(weights), p=weights / weights.sum()))][0]
             cursor = self.cursors.get(arena.name, 0)
-            source = arena.env.source
-            task = source.task(epoch_index(cursor, source.size, derive_seed(self.seed, "tasks", arena.name) % 2**31))
+            task = arena.task(epoch_index(cursor, arena.size, derive_seed(self.seed, "tasks", arena.name) % 2**31))
             group = f"{arena.name}/{self.total}"
             requests += [
                 EpisodeRequest(

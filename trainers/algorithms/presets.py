@@ -18,6 +18,9 @@ from .record import Algorithm
 ALGORITHMS: dict[str, Callable[..., Algorithm]] = {}
 
 
+SIBLINGS = frozenset({"siblings"})
+
+
 class AlgorithmError(LudusError):
     """An algorithm or an option of it that does not exist or makes no sense."""
 
@@ -45,6 +48,8 @@ def get_algorithm(name: str, **options: object) -> Algorithm:
             isinstance(default, (int, float)) and not isinstance(value, (int, float))
         ):
             raise AlgorithmError(f"{name}.{option} = {value!r} must be of the kind of its default {default!r}.")
+        if isinstance(default, int) and not isinstance(value, int):
+            raise AlgorithmError(f"{name}.{option} = {value!r} must be a whole number, such as {default!r}.")
     algorithm = ALGORITHMS[name](**options)
     return algorithm
 
@@ -89,7 +94,7 @@ def rloo(kl_coef: float = 0.0) -> Algorithm:
         kl=kl.k1,
         kl_coef=kl_coef,
         kl_in="reward",
-        needs=_reference(kl_coef),
+        needs=_reference(kl_coef) | SIBLINGS,
     )
 
 
@@ -100,6 +105,8 @@ def grpo(
     """GRPO (arXiv:2402.03300): group-normalised rewards, clipped ratio, k3 to the reference in the loss."""
     if std not in ("bessel", "population", "none"):
         raise AlgorithmError(f"grpo.std = {std!r} must be one of bessel, population, none.")
+    if eps < 0:
+        raise AlgorithmError(f"grpo.eps = {eps} must not be negative.")
     return Algorithm(
         name="grpo",
         estimator=advantages.by_group(partial(advantages.group_norm, std=std, eps=eps)),
@@ -107,7 +114,7 @@ def grpo(
         reduction=reductions.sequence_mean_token_mean,
         kl=kl.k3,
         kl_coef=kl_coef,
-        needs=_reference(kl_coef),
+        needs=_reference(kl_coef) | SIBLINGS,
     )
 
 
@@ -121,6 +128,7 @@ def dr_grpo(clip_low: float = 0.2, clip_high: float = 0.2, horizon: int = 64) ->
         estimator=advantages.by_group(advantages.group_center),
         loss=_clip(clip_low, clip_high),  # type: ignore[arg-type]
         reduction=partial(reductions.constant_length, horizon=horizon),
+        needs=SIBLINGS,
     )
 
 
@@ -134,11 +142,14 @@ def dapo(
     drop_truncated: bool = False,
 ) -> Algorithm:
     """DAPO (arXiv:2503.14476): higher upper bound, token mean, groups without spread refilled, overlong penalty."""
+    if max_refills < 0 or overlong_buffer < 0:
+        raise AlgorithmError("dapo.max_refills and dapo.overlong_buffer must not be negative; 0 switches them off.")
     return Algorithm(
         name="dapo",
         estimator=advantages.by_group(advantages.group_norm),
         loss=_clip(clip_low, clip_high),  # type: ignore[arg-type]
         reduction=reductions.token_mean,
+        needs=SIBLINGS,
         dynamic_sampling=dynamic_sampling,
         max_refills=max_refills,
         overlong_buffer=overlong_buffer,

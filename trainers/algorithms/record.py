@@ -49,7 +49,8 @@ KLTerm = Callable[[Tensor, Tensor], Tensor]
 class Algorithm:
     """A policy-optimisation algorithm.
 
-    needs: of {"reference", "old"}: log-probabilities that the trainer must compute besides those of the policy.
+    needs: of {"reference", "old"}, log-probabilities that the trainer must compute besides those of the policy; and
+    "siblings", more than one episode of each task.
     dynamic_sampling: groups without spread are dropped and refilled, at most `max_refills` times the batch.
     overlong_buffer: soft overlong penalty, linear to -1 over the last so many tokens before max_tokens (DAPO, eq. 13).
     drop_truncated: episodes cut at a length limit stay in the baseline and leave the loss.
