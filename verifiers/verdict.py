@@ -40,6 +40,10 @@ class Verdict:
     evidence: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.outcome not in list(Outcome):
+            known = ", ".join(Outcome)
+            raise ValueError(f"A verdict cannot have the outcome {self.outcome!r}; choose one of {known}.")
+        object.__setattr__(self, "outcome", Outcome(self.outcome))
         if (self.value is None) != (self.outcome in (Outcome.UNDECIDED, Outcome.ERROR)):
             raise ValueError(f"A verdict {self.outcome.name} cannot have the value {self.value!r}.")
 
@@ -77,4 +81,4 @@ class Verdict:
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> Verdict:
         """The inverse of `to_json`."""
-        return cls(Outcome(row["outcome"]), row["value"], row["reason"], row["evidence"])
+        return cls(row["outcome"], row["value"], row["reason"], row["evidence"])
