@@ -112,6 +112,12 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             continue
         try:
             row = json.loads(line)
+            json.dumps(row, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise TaskError(
+                f"{path}:{number}: the text holds half of a surrogate pair, such as \\ud800, which is no character; "
+                "correct or remove the line."
+            ) from error
         except (ValueError, RecursionError) as error:
             raise TaskError(f"{path}:{number}: the line is not valid JSON ({error}); correct or remove it.") from error
         if not isinstance(row, dict):

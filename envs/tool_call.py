@@ -91,6 +91,11 @@ def _json_call(body: str, tools: Mapping[str, Tool]) -> ToolCall | MalformedCall
     form = f'Write {_OPEN}{{"name": …, "arguments": {{…}}}}{_CLOSE}.'
     try:
         call = json.loads(body, parse_constant=_reject_constant)
+        json.dumps(call, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return MalformedCall(
+            "The tool call holds half of a surrogate pair, such as \\ud800, which is no character; leave it out."
+        )
     except RecursionError:
         return MalformedCall(f"The tool call is nested too deeply. {form}")
     except ValueError as error:

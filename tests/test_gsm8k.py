@@ -159,6 +159,7 @@ def test_gymnasiums_own_checker_passes_without_a_warning(folder: Path, name: str
         ('{"question": "?"}', "test.jsonl:1: the row needs the texts 'question' and 'answer'; it has question."),
         ('{"question": "?", "answer": "It is 4."}', "test.jsonl:1: the answer must end with #### and a number"),
         ('{"question": "?", "answer": "#### many"}', "test.jsonl:1: the answer must end with #### and a number"),
+        ('{"question": "\\ud800", "answer": "#### 4"}', "test.jsonl:1: the text holds half of a surrogate pair"),
         ('{"question": ', "test.jsonl:1: the line is not valid JSON"),
     ],
 )

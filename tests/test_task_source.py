@@ -54,6 +54,8 @@ def test_a_line_separator_inside_a_string_does_not_end_the_line(tmp_path: Path) 
     [
         ('{"prompt": "x", ', "t.jsonl:2: the line is not valid JSON"),
         ("[1, 2]", "t.jsonl:2: the line is not a JSON object"),
+        ('{"prompt": "a\\ud800", "answer": 1}', "t.jsonl:2: the text holds half of a surrogate pair, such as \\ud800"),
+        ('{"prompt": "a", "answer": 1, "x": [{"\\udfff": 1}]}', "t.jsonl:2: the text holds half of a surrogate pair"),
         ("[" * 100_000, "t.jsonl:2: the line is not valid JSON"),
         ('{"prompt": "x"}', "t.jsonl:2: the row has no answer; expected the key 'answer', found the keys: prompt."),
         ('{"prompt": "x", "answer": null}', "t.jsonl:2: the row has no answer"),
@@ -72,6 +74,10 @@ def test_bytes_that_are_no_text_are_told_by_file_and_line(tmp_path: Path) -> Non
     (tmp_path / "t.jsonl").write_bytes(b'{"prompt": "\xff", "answer": 1}')
     with pytest.raises(TaskError, match=r"t\.jsonl:1: the line is not valid JSON"):
         JsonlSource(tmp_path / "t.jsonl")
+
+
+def test_a_whole_surrogate_pair_is_one_character(tmp_path: Path) -> None:
+    assert JsonlSource(jsonl(tmp_path / "t.jsonl", json.dumps({"prompt": "😀", "answer": 1}))).task(0).prompt == "😀"
 
 
 def test_a_missing_file_is_told(tmp_path: Path) -> None:

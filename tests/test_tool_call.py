@@ -53,6 +53,11 @@ def test_text_without_calls_has_none(text: str, dialect: Dialect) -> None:
     assert parse_calls(text, (calculator,), dialect) == []
 
 
+def test_a_call_may_escape_a_whole_surrogate_pair() -> None:
+    text = '<tool_call>{"name": "search", "arguments": {"query": "\\ud83d\\ude00"}}</tool_call>'
+    assert parse_calls(text, TOOLS, "json") == [ToolCall("search", {"query": "😀"})]
+
+
 def test_without_tools_nothing_is_a_call() -> None:
     assert parse_calls('<tool_call>{"name": "x"}</tool_call>', (), "json") == []
 
@@ -63,6 +68,11 @@ def test_without_tools_nothing_is_a_call() -> None:
         ("<tool_call>{oops}</tool_call>", "not valid JSON"),
         ("<tool_call>" + "[" * 100_000 + "</tool_call>", "JSON|nested too deeply"),
         ('<tool_call>{"name": "calculator", "arguments": {"expression": NaN}}</tool_call>', "NaN is not JSON"),
+        (
+            '<tool_call>{"name": "calculator", "arguments": {"expression": "3\\ud800"}}</tool_call>',
+            "half of a surrogate pair, such as \\ud800",
+        ),
+        ('<tool_call>{"name": "\\udfff"}</tool_call>', "half of a surrogate pair"),
         ("<tool_call>[1]</tool_call>", "has no name"),
         ('<tool_call>{"arguments": {}}</tool_call>', "has no name"),
         ('<tool_call>{"name": "calculater", "arguments": {}}</tool_call>', "Did you mean 'calculator'"),
