@@ -7,6 +7,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
+from .errors import TaskError
+
 
 class Message(TypedDict):
     """One chat message. `role` is system, user, assistant or tool."""
@@ -27,6 +29,11 @@ class Task:
     prompt: str
     answer: Any
     data: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.prompt, str):
+            kind = type(self.prompt).__name__
+            raise TaskError(f"The prompt of the task {self.id!r} must be text (str), not {kind}; write it as a string.")
 
     @property
     def hash(self) -> str:

@@ -6,6 +6,7 @@ always the verdict of `verify` on that answer, and where the infrastructure fail
 
 from __future__ import annotations
 
+import operator
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -150,7 +151,11 @@ class TextEnv(gymnasium.Env[str, str]):
                 raise EnvError(f"The reset option 'task' must be a Task, not {type(options['task']).__name__}.")
             return options["task"]
         if "index" in options:
-            return self.source.task(int(options["index"]))
+            try:
+                index = operator.index(options["index"])
+            except TypeError as error:
+                raise EnvError(f"The reset option 'index' must be a whole number, not {options['index']!r}.") from error
+            return self.source.task(index)
         if self.source.size == 0:
             raise EnvError("The task source is empty; give it at least one task.")
         return self.source.task(int(self.np_random.integers(self.source.size or _ENDLESS)))
@@ -159,10 +164,16 @@ class TextEnv(gymnasium.Env[str, str]):
         """Answer one message of the agent: run its tool calls, or verify it as the final answer."""
         if not self._running or self.task is None:
             raise ResetNeeded("This episode is over or was never started; call reset() before step().")
+        if not isinstance(action, str):
+            raise EnvError(f"An action must be text (str), not {type(action).__name__}; give step() a string.")
         self.turn += 1
         self._transcript.append({"role": "assistant", "content": action})
         calls = parse_calls(action, self.tools, self.dialect)
         follow_up = None if calls else self.respond(self.task, action)
+        if follow_up is not None and not isinstance(follow_up, str):
+            raise EnvError(
+                f"{type(self).__name__}.respond must return text (str) or None, not {type(follow_up).__name__}."
+            )
         if not calls and follow_up is None:
             return self._finish(self.task, action)
         if self.turn >= self.max_turns:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import gymnasium
@@ -86,6 +87,16 @@ def test_reset_takes_a_task_or_draws_one_from_its_seed() -> None:
     assert len(set(drawn)) == 3
 
 
+@pytest.mark.parametrize("index", ["abc", "1", 1.7, None])
+def test_an_index_that_is_no_whole_number_is_told(index: Any) -> None:
+    with pytest.raises(EnvError, match=re.escape(f"The reset option 'index' must be a whole number, not {index!r}.")):
+        Echo().reset(options={"index": index})
+
+
+def test_an_index_may_be_numpys() -> None:
+    assert Echo().reset(options={"index": np.int64(1)})[1]["task_id"] == "echo-beta"
+
+
 @pytest.mark.parametrize("options", [{"tsk": 1}, {"task": "alpha"}, {"index": 3}, {"index": -1}])
 def test_reset_refuses_options_it_does_not_know(options: dict[str, Any]) -> None:
     with pytest.raises(EnvError):
@@ -163,6 +174,29 @@ def test_step_needs_a_running_episode(ending: list[str]) -> None:
         env.reset(options={"index": 0})
         env.step(ending[0])
     with pytest.raises(ResetNeeded, match="call reset"):
+        env.step("alpha")
+
+
+@pytest.mark.parametrize("action", [3, None, b"alpha"])
+def test_an_action_that_is_no_text_is_refused_and_leaves_the_episode_as_it_was(action: Any) -> None:
+    env = started(max_turns=1, render_mode="ansi")
+    before = env.render()
+    with pytest.raises(EnvError, match=rf"An action must be text \(str\), not {type(action).__name__}"):
+        env.step(action)
+    assert (env.turn, env.render()) == (0, before)
+    assert env.step("alpha")[1] == 1.0
+
+
+def test_a_prompt_or_an_answer_as_the_user_that_is_no_text_is_told() -> None:
+    class Counting(Echo):
+        def respond(self, task: Task, action: str) -> Any:
+            return 3
+
+    with pytest.raises(EnvError, match=r"The prompt of the task 'a' must be text \(str\), not int"):
+        Task("a", 3, "x")  # type: ignore[arg-type]
+    env = Counting()
+    env.reset()
+    with pytest.raises(EnvError, match=r"Counting\.respond must return text \(str\) or None, not int"):
         env.step("alpha")
 
 
