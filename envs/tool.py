@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import inspect
 import json
+import operator
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import pydantic
 
 from .errors import EnvError, ToolError, did_you_mean
+
+_FIELD = "argument_"
+"""Begins the name of every field of an arguments_model, where json, copy, model_config or _x would mean another thing."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +48,10 @@ class Tool:
 
     def check(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments, converted to the hinted types. Raises ToolError with one sentence for the agent."""
-        fields = self.arguments_model.model_fields
+        known = self.parameters["properties"]
         for name in arguments:
-            if name not in fields:
-                raise ToolError(f"{self.name} has no argument {name!r}.{did_you_mean(str(name), fields)}")
+            if name not in known:
+                raise ToolError(f"{self.name} has no argument {name!r}.{did_you_mean(str(name), known)}")
         try:
             checked = self.arguments_model.model_validate(dict(arguments))
         except pydantic.ValidationError as error:
@@ -54,7 +60,7 @@ class Tool:
             if first["type"] == "missing":
                 raise ToolError(f"{self.name} needs the argument {place!r}.") from error
             raise ToolError(f"The argument {place!r} of {self.name} is wrong: {first['msg']}.") from error
-        return {name: getattr(checked, name) for name in fields}
+        return {name: getattr(checked, _FIELD + name) for name in known}
 
     def call(self, arguments: Mapping[str, Any]) -> str:
         """Check the arguments, run the function, return its result as text (JSON where it is not a string).
@@ -64,9 +70,21 @@ class Tool:
         result = self.function(**self.check(arguments))
         return result if isinstance(result, str) else json.dumps(result, ensure_ascii=False, default=str)
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Pickle by reference where module and name lead to this tool, since its function is hidden behind it."""
+        place = (self.function.__module__, self.function.__qualname__)
+        with contextlib.suppress(ImportError, AttributeError, ValueError):
+            if _at(*place) is self:
+                return _at, place
+        return super().__reduce_ex__(protocol)
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The plain function, for Python callers."""
         return self.function(*args, **kwargs)
+
+
+def _at(module: str, name: str) -> Any:
+    return operator.attrgetter(name)(importlib.import_module(module))
 
 
 def _without_titles(schema: Any) -> Any:
@@ -83,6 +101,8 @@ def tool(function: Callable[..., Any]) -> Tool:
     A parameter is described by `Annotated[str, pydantic.Field(description="…")]`.
     """
     name = function.__name__
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise EnvError(f"The tool {name} is an async function, which nobody awaits; write it with a plain def.")
     docstring = inspect.getdoc(function)
     if not docstring:
         raise EnvError(
@@ -99,7 +119,8 @@ def tool(function: Callable[..., Any]) -> Tool:
         if parameter.name not in hints:
             raise EnvError(f"The parameter {parameter.name!r} of the tool {name} has no type hint; add one.")
         default = ... if parameter.default is parameter.empty else parameter.default
-        fields[parameter.name] = (hints[parameter.name], default)
+        hint = Annotated[hints[parameter.name], pydantic.Field(alias=parameter.name)]
+        fields[_FIELD + parameter.name] = (hint, default)
     try:
         model = pydantic.create_model(name, __config__=pydantic.ConfigDict(extra="forbid"), **fields)
         schema = model.model_json_schema()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 
@@ -75,6 +76,24 @@ def test_a_wrong_name_or_option_is_told_in_one_sentence(name: str, options: dict
         make_env(name, **options)
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_an_environment_survives_pickling() -> None:
+    env = make_env("ludus/WordMath-v0", levels=[2])
+    again = pickle.loads(pickle.dumps(env))
+    assert again.reset(options={"index": 3}) == env.reset(options={"index": 3})
+    assert again.step("<calculator>3*4</calculator>")[0] == "12"
+
+
+def test_gymnasium_runs_environments_in_other_processes() -> None:
+    envs = gymnasium.make_vec(
+        "ludus/WordMath-v0", num_envs=2, vectorization_mode="async", vector_kwargs={"shared_memory": False}
+    )
+    try:
+        observations, _ = envs.reset(seed=1)
+        assert len(observations) == 2 and all(isinstance(text, str) and text for text in observations)
+    finally:
+        envs.close()
 
 
 def test_an_environment_can_be_asked_for_its_options() -> None:

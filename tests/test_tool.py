@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 
+import cloudpickle
 import pytest
 from pydantic import Field
 
@@ -53,6 +57,60 @@ def test_a_parameter_called_title_stays_in_the_schema() -> None:
     assert find.only_text_parameter == "title"
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_parameter_may_have_any_name() -> None:
+    @tool
+    def odd(json: str, schema: int, copy: bool, _x: int, model_config: str, model_dump: int = 7, self: int = 8) -> str:
+        """Take odd names."""
+        return f"{json} {schema} {copy} {_x} {model_config} {model_dump} {self}"
+
+    assert list(odd.parameters["properties"]) == [
+        *("json", "schema", "copy", "_x", "model_config", "model_dump", "self")
+    ]
+    assert odd.parameters["required"] == ["json", "schema", "copy", "_x", "model_config"]
+    arguments = {"json": "a", "schema": 1, "copy": True, "_x": 2, "model_config": "b"}
+    assert odd.call(arguments) == "a 1 True 2 b 7 8"
+    with pytest.raises(ToolError, match="The argument '_x' of odd is wrong"):
+        odd.call({**arguments, "_x": "many"})
+    with pytest.raises(ToolError, match=r"odd needs the argument '_x'\."):
+        odd.call({name: value for name, value in arguments.items() if name != "_x"})
+
+
+def test_a_default_may_be_a_pydantic_field() -> None:
+    @tool
+    def look(place: str = Field("here", description="Where")) -> str:
+        """Look around."""
+        return place
+
+    assert look.parameters["properties"] == {"place": {"type": "string", "default": "here", "description": "Where"}}
+    assert look.call({}) == "here"
+
+
+class Kit:
+    @staticmethod
+    @tool
+    def nested() -> str:
+        """Say nothing."""
+        return ""
+
+
+def test_a_tool_is_pickled_by_reference() -> None:
+    for one in (weather, Kit.nested):
+        assert pickle.loads(pickle.dumps(one)) is one
+        assert copy.deepcopy(one) is one
+
+
+def test_a_tool_inside_a_function_cannot_be_pickled_and_is_not_mistaken_for_another() -> None:
+    @tool
+    def weather(city: str) -> str:
+        """Forecast."""
+        return city
+
+    with pytest.raises((pickle.PicklingError, AttributeError)):
+        pickle.dumps(weather)
+    assert cloudpickle.loads(cloudpickle.dumps(weather)).call({"city": "Rome"}) == "Rome"
+
+
 def test_a_call_converts_and_fills_in_arguments() -> None:
     assert weather.call({"city": "Rome", "days": "3"}) == "Rome 3 C"
     assert weather("Rome", unit="F") == "Rome 1 F"
@@ -98,6 +156,16 @@ def _star(*numbers: int) -> int:
     return sum(numbers)
 
 
+async def _async(a: int) -> int:
+    """Wait."""
+    return a
+
+
+async def _async_generator(a: int) -> AsyncIterator[int]:
+    """Wait."""
+    yield a
+
+
 def _unknown_hint(a: Missing) -> str:  # type: ignore[name-defined]  # noqa: F821
     """Fail."""
     return str(a)
@@ -114,6 +182,8 @@ def _no_schema(a: type[Tool] | object, b: memoryview) -> str:
         (_no_hint, "The parameter 'a' of the tool _no_hint has no type hint; add one."),
         (_no_docstring, "The tool _no_docstring has no docstring"),
         (_star, r"The tool _star takes \*numbers: 'int'"),
+        (_async, "The tool _async is an async function, which nobody awaits; write it with a plain def."),
+        (_async_generator, "The tool _async_generator is an async function"),
         (_unknown_hint, "The type hints of the tool _unknown_hint cannot be read"),
         (_no_schema, "The type hints of the tool _no_schema have no JSON schema"),
     ],
