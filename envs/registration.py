@@ -22,6 +22,7 @@ import gymnasium
 import pydantic
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 
+from ..sandbox.errors import LudusError
 from .errors import EnvError, did_you_mean
 from .text_env import TextEnv
 
@@ -32,6 +33,9 @@ BUILTIN = {
     "ludus/GSM8KSteps-v0": "ludus.envs.gsm8k_steps:GSM8KSteps",
     "ludus/GSM8K-v0": "ludus.envs.gsm8k:GSM8K",
 }
+
+_NO_LIST = ("list_type", "tuple_type", "sequence_str")
+"""pydantic's names for a value that is no list; where a Sequence is wanted, a number has the error of every class."""
 
 _loaded: set[tuple[str, str]] = set()
 
@@ -130,11 +134,20 @@ def list_envs() -> list[EnvInfo]:
 
 
 def make_env(name: str, **options: Any) -> TextEnv:
-    """The environment registered as `name`, without wrappers. Raises EnvError: an unknown name or a bad option."""
+    """The environment registered as `name`, without wrappers.
+
+    Raises EnvError where the name is unknown, an option is bad, or the environment's own constructor fails.
+    """
     spec, cls = _find(name)
     options = {**spec.kwargs, **options}
     _check_options(name, cls, options)
-    env = cls(**options)
+    try:
+        env = cls(**options)
+    except LudusError:
+        raise
+    except Exception as error:  # a third-party constructor may raise anything
+        first = (str(error).splitlines() or [""])[0]
+        raise EnvError(f"The environment {name} could not be made: {type(error).__name__}: {first}") from error
     env.spec = EnvSpec(
         id=name, entry_point=spec.entry_point, order_enforce=False, disable_env_checker=True, kwargs=options
     )
@@ -163,8 +176,11 @@ def _check_options(name: str, cls: type[TextEnv], options: dict[str, Any]) -> No
         try:
             options[key] = adapter.validate_python(options[key])
         except pydantic.ValidationError as error:
-            message = error.errors(include_url=False, include_input=False)[0]["msg"]
-            raise EnvError(f"{name}: the option {key} = {options[key]!r} is wrong: {message}.") from error
+            first = error.errors(include_url=False, include_input=False)[0]
+            if first["type"] in _NO_LIST or first.get("ctx", {}).get("class") == "Sequence":
+                value = f"{key} = {options[key]!r}"
+                raise EnvError(f"{name}: the option {value} must be a list, such as [{options[key]!r}].") from error
+            raise EnvError(f"{name}: the option {key} = {options[key]!r} is wrong: {first['msg']}.") from error
 
 
 def takes_option(name: str, option: str) -> bool:

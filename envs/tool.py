@@ -17,7 +17,7 @@ import pydantic
 from .errors import EnvError, ToolError, did_you_mean
 
 _FIELD = "argument_"
-"""Begins the name of every field of an arguments_model, where json, copy, model_config or _x would mean another thing."""
+"""Every field of an arguments_model begins so: json, copy, model_config or _x alone mean another thing to pydantic."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def tool(function: Callable[..., Any]) -> Tool:
         if parameter.name not in hints:
             raise EnvError(f"The parameter {parameter.name!r} of the tool {name} has no type hint; add one.")
         default = ... if parameter.default is parameter.empty else parameter.default
-        hint = Annotated[hints[parameter.name], pydantic.Field(alias=parameter.name)]
+        hint: Any = Annotated[hints[parameter.name], pydantic.Field(alias=parameter.name)]
         fields[_FIELD + parameter.name] = (hint, default)
     try:
         model = pydantic.create_model(name, __config__=pydantic.ConfigDict(extra="forbid"), **fields)

@@ -10,7 +10,7 @@ import gymnasium
 import pytest
 
 import ludus.envs
-from ludus.envs import EnvError, list_envs, make_env
+from ludus.envs import EnvError, TextEnv, list_envs, make_env
 from ludus.envs.registration import BUILTIN, register_builtin, takes_option
 
 
@@ -67,6 +67,9 @@ def test_importing_the_environments_loads_no_model_library() -> None:
         ("ludus/WordMath-v0", {"max_turns": "many"}, "the option max_turns = 'many' is wrong"),
         ("ludus/WordMath-v0", {"max_turns": 0}, "max_turns = 0 leaves no turn to answer in"),
         ("ludus/WordMath-v0", {"templates": ["gian"]}, "Unknown template 'gian'. Did you mean 'gain'?"),
+        ("ludus/WordMath-v0", {"levels": 3}, "the option levels = 3 must be a list, such as [3]."),
+        ("ludus/WordMath-v0", {"templates": "gain"}, "the option templates = 'gain' must be a list, such as ['gain']."),
+        ("ludus/WordMath-v0", {"levels": ["x"]}, "the option levels = ['x'] is wrong: Input should be a valid integer"),
         ("ludus/WordMath-v0", {"levels": [4]}, "No template has the levels"),
         ("ludus/WordMath-v0", {"seed": -1}, "give a seed of 0 or more"),
     ],
@@ -101,6 +104,25 @@ def test_an_environment_can_be_asked_for_its_options() -> None:
     assert not takes_option("ludus/WordMath-v0", "splits")
     with pytest.raises(EnvError, match="Did you mean 'ludus/WordMath-v0'"):
         takes_option("ludus/WordMath", "split")
+
+
+class Broken(TextEnv):
+    def __init__(self, error: str = "") -> None:
+        raise EnvError("mine") if error == "mine" else ValueError("no such\nfile")
+
+
+def test_an_environment_whose_constructor_fails_says_why() -> None:
+    gymnasium.register("broken/Broken-v0", entry_point=Broken)
+    try:
+        with pytest.raises(
+            EnvError, match=r"^The environment broken/Broken-v0 could not be made: ValueError: no such$"
+        ) as caught:
+            make_env("broken/Broken-v0")
+        assert isinstance(caught.value.__cause__, ValueError)
+        with pytest.raises(EnvError, match=r"^mine$"):
+            make_env("broken/Broken-v0", error="mine")
+    finally:
+        del gymnasium.registry["broken/Broken-v0"]
 
 
 def test_an_environment_that_cannot_be_imported_says_why() -> None:
