@@ -120,6 +120,9 @@ ludus envs
 `$module.py` holds the environment: `generate` makes a task, `verify` judges an answer, `demonstrate` shows one.
 """)
 
+_TAKEN_CLASSES = ("NumericVerifier", "ProceduralSource", "Task", "TextEnv", "Verdict")
+"""What MODULE imports; a class of the same name would hide it."""
+
 
 class ScaffoldError(LudusError):
     """The new environment cannot be written as asked."""
@@ -139,13 +142,14 @@ def new_env(name: str, directory: str | Path = ".") -> Path:
     folder = Path(directory) / name
     if folder.exists():
         raise ScaffoldError(f"{folder} is already there; choose another name or folder.")
+    cls = "".join(part.capitalize() for part in module.split("_"))
+    if cls in _TAKEN_CLASSES or keyword.iskeyword(cls) or module in ("conftest", "setup") or module.startswith("test_"):
+        raise ScaffoldError(
+            f"{name!r} means something else to Python, pytest or the new files; choose another, such as my-{name}."
+        )
     if keyword.iskeyword(module) or importlib.util.find_spec(module) is not None:
-        raise ScaffoldError(f"{name!r} is already the name of a Python module; choose another, such as {name}-env.")
-    words = {
-        "distribution": name.replace("_", "-"),
-        "module": module,
-        "cls": "".join(part.capitalize() for part in module.split("_")),
-    }
+        raise ScaffoldError(f"{name!r} is already the name of a Python module; choose another, such as my-{name}.")
+    words = {"distribution": name.replace("_", "-"), "module": module, "cls": cls}
     words["env_id"] = f"{words['distribution']}/{words['cls']}-v0"
     files = {
         "pyproject.toml": PYPROJECT,

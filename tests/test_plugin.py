@@ -106,7 +106,17 @@ def test_what_is_written_is_clean(tmp_path: Path, repository: Path) -> None:
         ("../up", "cannot name an environment"),
         ("a--b", "cannot name an environment"),
         ("a" * 61, "cannot name an environment"),
-        ("class", "is already the name of a Python module; choose another, such as class-env."),
+        ("class", "is already the name of a Python module; choose another, such as my-class."),
+        ("true", "'true' means something else to Python, pytest or the new files; choose another, such as my-true."),
+        ("none", "choose another, such as my-none."),
+        ("task", "choose another, such as my-task."),
+        ("text_env", "choose another, such as my-text_env."),
+        ("verdict", "choose another, such as my-verdict."),
+        ("procedural-source", "choose another, such as my-procedural-source."),
+        ("numeric-verifier", "choose another, such as my-numeric-verifier."),
+        ("test-x", "choose another, such as my-test-x."),
+        ("setup", "choose another, such as my-setup."),
+        ("conftest", "choose another, such as my-conftest."),
         ("json", "is already the name of a Python module"),
         ("ludus", "is already the name of a Python module"),
     ],
@@ -115,6 +125,16 @@ def test_a_name_that_cannot_be_used_is_refused_and_nothing_written(tmp_path: Pat
     with pytest.raises(ScaffoldError, match=re.escape(sentence)):
         new_env(name, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["my-class", "my-test", "my-true", "my-task", "my-text_env", "my-test-x", "my-setup"])
+def test_a_name_that_a_refusal_proposes_works(tmp_path: Path, name: str) -> None:
+    folder = new_env(name, tmp_path)
+    module = name.replace("-", "_")
+    code = f"import {module} as m; m.register(); import ludus.envs as e; e.make_env({{}}, largest=1).reset()"
+    env_id = re.findall(r'^"""(\S+):', (folder / f"{module}.py").read_text())[0]
+    result = run(folder, "-c", code.format(repr(env_id)), cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
 
 
 def test_a_folder_that_is_already_there_is_left_alone(tmp_path: Path) -> None:
