@@ -24,7 +24,7 @@ from .report_data import STAGES, EnvScores, accuracy_chart, curves, env_scores, 
 from .report_episodes import pack_episodes, page_json
 from .run_folder import RunFolder, RunFolderError, read_metrics
 from .whole_file import write_whole
-from .yaml_core import parse
+from .yaml_core import YamlError, parse
 
 SMALL, WIDE, NARROW = (420.0, 220.0), (1180.0, 330.0), (460.0, 300.0)
 
@@ -38,7 +38,7 @@ def write_report(run: str | Path) -> Path:
     rows = read_metrics(folder.path)
     episodes, left_out = pack_episodes(folder.path)
     recipe = _recipe(folder)
-    settings = folder.settings.read_text(encoding="utf-8")
+    settings, named = _settings(folder.settings)
     environment = folder.environment
     hero = accuracy_chart(rows)
     first, others = curves(rows)
@@ -49,7 +49,7 @@ def write_report(run: str | Path) -> Path:
     script = _text("report.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = _template().render(
-        title=_title(recipe, settings),
+        title=recipe.name if recipe else _title(named),
         subtitle=_subtitle(folder.path, recipe, environment),
         unfinished=unfinished(rows, recipe),
         tiles=tiles(rows, recipe),
@@ -154,11 +154,22 @@ def _recipe(folder: RunFolder) -> Recipe | None:
         return None
 
 
-def _title(recipe: Recipe | None, settings: str) -> str:
-    if recipe:
-        return recipe.name
-    found = parse(settings) or {}
-    return str(found.get("name") or f"{found.get('env')}: {found.get('model')}")
+def _settings(file: Path) -> tuple[str, dict[str, Any]]:
+    """The text of recipe.yaml or evaluation.yaml, and what it stands for."""
+    try:
+        text = file.read_text(encoding="utf-8")
+        found = parse(text)
+    except UnicodeDecodeError as error:
+        raise RunFolderError(f"{file} is not UTF-8 text (byte {error.start}); restore it.") from None
+    except YamlError as error:
+        raise RunFolderError(f"{file}: {error}; correct the YAML.") from None
+    if not isinstance(found, dict):
+        raise RunFolderError(f"{file} is no section of `key: value` lines; restore it.")
+    return text, found
+
+
+def _title(settings: dict[str, Any]) -> str:
+    return str(settings.get("name") or f"{settings.get('env')}: {settings.get('model')}")
 
 
 def _subtitle(path: Path, recipe: Recipe | None, environment: dict[str, Any]) -> str:
@@ -167,7 +178,8 @@ def _subtitle(path: Path, recipe: Recipe | None, environment: dict[str, Any]) ->
         parts.append(f"{recipe.policy.algorithm}, seed {recipe.seed}")
     elif recipe:
         parts.append(f"supervised, seed {recipe.seed}")
-    parts += environment.get("gpus") or [f"{environment['cpu_count']} CPU cores"] if environment else []
+    cores = [f"{environment['cpu_count']} CPU cores"] if "cpu_count" in environment else []
+    parts += environment.get("gpus") or cores
     return " · ".join(parts)
 
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .run_folder import episode_labels, read_episodes
+from .run_folder import RunFolderError, episode_labels, episodes_file, read_episodes
 
 
 def pack_episodes(
@@ -20,10 +20,15 @@ def pack_episodes(
         rows = read_episodes(run, label)
         tokens = taken = 0
         for row in rows[: max(1, most_episodes // len(labels))]:
-            tokens += sum(len(trajectory["token_ids"]) for trajectory in row["trajectories"])
+            try:
+                episode = pack_episode(label, row)
+            except (AttributeError, LookupError, TypeError, ValueError):
+                file = episodes_file(run, label)
+                raise RunFolderError(f"{file}, line {taken + 1} is not an episode; remove that file.") from None
+            tokens += sum(len(trajectory["ids"]) for trajectory in episode["trajectories"])
             if taken and tokens > most_tokens // len(labels):
                 break
-            packed.append(pack_episode(label, row))
+            packed.append(episode)
             taken += 1
         left_out += len(rows) - taken
     return packed, left_out

@@ -97,7 +97,13 @@ class RunFolder:
     def environment(self) -> dict[str, Any]:
         """What `environment_report` said when the run began; empty where that is missing."""
         file = self.path / "environment.json"
-        return json.loads(file.read_text()) if file.is_file() else {}
+        try:
+            found = json.loads(file.read_bytes()) if file.is_file() else {}
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise RunFolderError(f"{file} is not a JSON object; restore or remove it.")
+        return found
 
     @property
     def checkpoints(self) -> Path:
@@ -158,7 +164,7 @@ class RunFolder:
         text = "".join(json.dumps(plain(row), allow_nan=False) + "\n" for row in rows)
         (self.path / "trajectories").mkdir(exist_ok=True)
         packed = gzip.compress(text.encode(), compresslevel=6, mtime=0)
-        return write_whole(_episodes_file(self.path, label), packed)
+        return write_whole(episodes_file(self.path, label), packed)
 
     def read_episodes(self, label: str) -> list[dict[str, Any]]:
         """The rows that `write_episodes` stored under a label."""
@@ -188,7 +194,13 @@ class RunFolder:
         self.close()
 
     def _locked(self) -> RunFolder:
-        self._lock = (self.path / ".lock").open("w")
+        try:
+            for part in ("trajectories", "checkpoints", "tensorboard"):
+                (self.path / part).mkdir(exist_ok=True)
+            self._lock = (self.path / ".lock").open("w")
+        except (FileExistsError, IsADirectoryError, PermissionError) as error:
+            cure = "move away what is there or allow writing"
+            raise RunFolderError(f"{error.filename} cannot be made: {error.strerror}; {cure}.") from None
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -196,8 +208,6 @@ class RunFolder:
             raise RunFolderError(f"{self.path} belongs to a run that is still going; stop that one first.") from None
         except OSError:
             pass  # a file system without locks, as some clusters have: two writers are then not noticed
-        for part in ("trajectories", "checkpoints", "tensorboard"):
-            (self.path / part).mkdir(exist_ok=True)
         return self
 
     def _open_metrics(self) -> IO[bytes]:
@@ -231,12 +241,14 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
             rows.append(json.loads(line))
         except ValueError:
             raise RunFolderError(f"{name}, line {number} is not JSON; restore or remove that line.") from None
+        if not _is_metrics_row(rows[-1]):
+            raise RunFolderError(f"{name}, line {number} is not a whole row of metrics; restore or remove that line.")
     return rows
 
 
 def read_episodes(run: Path, label: str) -> list[dict[str, Any]]:
     """The episodes that a run stored under a label."""
-    file = _episodes_file(run, label)
+    file = episodes_file(run, label)
     try:
         return [json.loads(line) for line in gzip.decompress(file.read_bytes()).splitlines()]
     except FileNotFoundError:
@@ -252,12 +264,16 @@ def episode_labels(run: Path) -> list[str]:
     return sorted(names, key=_label_order)
 
 
-def _episodes_file(run: Path, label: str) -> Path:
+def episodes_file(run: Path, label: str) -> Path:
+    """Where a run stores the episodes of a label."""
     return run / "trajectories" / f"{label}.jsonl.gz"
 
 
 def plain(value: Any) -> Any:
-    """value as JSON data: tuples become lists, array scalars numbers, enumeration members their values, NaN null."""
+    """value as JSON data: tuples become lists, array scalars numbers, enumeration members their values, NaN null.
+
+    What JSON does not know becomes its text, so that no evidence of a verifier ends a run.
+    """
     if isinstance(value, Enum):
         return plain(value.value)
     if value is None or isinstance(value, bool | int | str):
@@ -268,11 +284,21 @@ def plain(value: Any) -> Any:
         return {str(plain(key)): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [plain(item) for item in value]
-    if isinstance(value, Path):
-        return str(value)
     if hasattr(value, "tolist"):
         return plain(value.tolist())
-    raise TypeError(f"a {type(value).__name__} cannot be written as JSON: {value!r}")
+    return str(value)
+
+
+def _is_metrics_row(row: Any) -> bool:
+    """Whether a row has what every row has, and one of an evaluation that found an accuracy the rest of it."""
+    if not isinstance(row, dict) or row.get("phase") not in PHASES:
+        return False
+    numbers = ["step", "seconds"]
+    if row["phase"] == "eval":
+        numbers += ["accuracy", "low", "high", "tasks"] if row.get("accuracy") is not None else []
+        if not isinstance(row.get("env"), str):
+            return False
+    return all(isinstance(row.get(name), int | float) for name in numbers)
 
 
 def _why_no_run(path: Path) -> str:

@@ -7,7 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+from datetime import date
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,6 +18,7 @@ from hypothesis import strategies as st
 
 from ludus.recipe import Recipe, make_recipe
 from ludus.run_folder import RunFolder, RunFolderError, plain
+from ludus.verifiers.verdict import Verdict
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +76,15 @@ def test_what_is_not_a_run_cannot_be_resumed(recipe: Recipe, tmp_path: Path) -> 
     RunFolder.create(recipe, tmp_path / "run").close()
     with pytest.raises(RunFolderError, match=r"gone does not exist; runs beside it: .*run\.$"):
         RunFolder.resume(tmp_path / "gone")
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "trajectories", "tensorboard"])
+def test_a_file_in_the_place_of_a_folder_is_one_sentence(recipe: Recipe, tmp_path: Path, name: str) -> None:
+    RunFolder.create(recipe, tmp_path / "run").close()
+    (tmp_path / "run" / name).rmdir()
+    (tmp_path / "run" / name).write_text("")
+    with pytest.raises(RunFolderError, match=rf"run/{name} cannot be made: File exists; move away what is there"):
+        RunFolder.resume(tmp_path / "run")
 
 
 def test_two_writers_cannot_share_a_run(recipe: Recipe, tmp_path: Path) -> None:
@@ -147,8 +160,39 @@ def test_lost_and_damaged_metrics_are_named(recipe: Recipe, tmp_path: Path) -> N
         run.log("sft", 1, loss=2.0)
         with pytest.raises(RunFolderError, match=r"fewer than its checkpoint counted \(5000\); restore it\.$"):
             run.truncate_metrics(5000)
-        (run.path / "metrics.jsonl").write_text("{}\nnonsense\n{}\n")
+        with (run.path / "metrics.jsonl").open("a") as file:
+            file.write("nonsense\n{}\n")
         with pytest.raises(RunFolderError, match=r"metrics\.jsonl, line 2 is not JSON; restore or remove that line\.$"):
+            run.metrics()
+
+
+SCORE: dict[str, Any] = {"phase": "eval", "step": 0, "seconds": 1.0, "env": "ludus/X-v0", "accuracy": 0.5}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        [1],
+        None,
+        {},
+        {"phase": "policy"},
+        {"phase": "policy", "step": 1},
+        {"phase": "policy", "step": "1", "seconds": 2.0},
+        {"phase": ["eval"], "step": 1, "seconds": 2.0},
+        {"phase": "eval", "step": 1, "seconds": 2.0},
+        SCORE,
+        SCORE | {"low": None, "high": 0.6, "tasks": 9},
+    ],
+)
+def test_a_row_that_lacks_something_is_named(recipe: Recipe, tmp_path: Path, row: object) -> None:
+    with RunFolder.create(recipe, tmp_path / "run") as run:
+        run.log("sft", 1, loss=2.0)
+        with (run.path / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        with pytest.raises(
+            RunFolderError,
+            match=r"metrics\.jsonl, line 2 is not a whole row of metrics; restore or remove that line\.$",
+        ):
             run.metrics()
 
 
@@ -192,6 +236,14 @@ def test_episodes_come_back_as_they_were_stored(recipe: Recipe, tmp_path: Path) 
         (run.path / "trajectories" / "eval-start.jsonl.gz").write_bytes(b"no gzip")
         with pytest.raises(RunFolderError, match=r"eval-start\.jsonl\.gz is damaged; remove it\.$"):
             run.read_episodes("eval-start")
+
+
+def test_evidence_that_json_does_not_know_is_stored_as_its_text(recipe: Recipe, tmp_path: Path) -> None:
+    evidence = {"expected": Fraction(1, 3), "found": [date(2024, 2, 29), 1j], "where": Path("a/b")}
+    with RunFolder.create(recipe, tmp_path / "run") as run:
+        run.write_episodes("eval-final", [{"verdict": Verdict.wrong("no", **evidence).to_json()}])
+        (row,) = run.read_episodes("eval-final")
+    assert row["verdict"]["evidence"] == {"expected": "1/3", "found": ["2024-02-29", "1j"], "where": "a/b"}
 
 
 leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
