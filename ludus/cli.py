@@ -140,7 +140,7 @@ def evaluate(
     place = Path(model)
     if not place.exists() and (place.is_absolute() or (len(place.parts) > 1 and place.parent.is_dir())):
         raise CommandError(f"{model} does not exist; give a model directory, a run folder, or a name on the hub.")
-    if out is not None and out.exists() and any(out.iterdir()):
+    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CommandError(f"{out} already holds something; name another folder with --out.")
 
     from .evaluate import evaluate_model

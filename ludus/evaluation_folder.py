@@ -27,20 +27,16 @@ def write_evaluation(out: str | Path, settings: dict[str, Any], result: EvalResu
     with RunFolder.create_for_evaluation(settings, out) as run:
         numbers = {name: value for name, value in asdict(result).items() if name != "episodes"}
         write_whole(run.path / "result.json", json.dumps(plain(numbers), indent=2) + "\n")
-        shown = {
-            name: numbers[name] for name in ("env", "accuracy", "low", "high", "tasks", "baselines", "mean_reward")
-        }
-        run.log("eval", 0, stage="final", **shown)
+        run.log("eval", 0, stage="final", **{name: numbers[name] for name in LOGGED})
         run.write_episodes("eval-final", _rows(result.episodes, str(settings["model"])))
         return write_report(run.path)
 
 
 def _rows(episodes: Sequence[Episode], model: str) -> list[dict[str, Any]]:
-    from transformers import AutoTokenizer
-
+    from .agents.model import load_tokenizer
     from .train import newest_model
 
-    tokenizer = AutoTokenizer.from_pretrained(newest_model(model))
+    tokenizer = load_tokenizer(newest_model(model))
     return [
         {
             **episode.to_json(),

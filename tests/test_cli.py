@@ -72,6 +72,7 @@ def here(tmp_path: Path) -> Path:
         ("eval ludus/WordMath-v0 --model full --tasks 0", "Invalid value for '--tasks'"),
         ("eval ludus/WordMath-v0 --model full --set levels", "--set levels: write it as key=value"),
         ("eval ludus/WordMath-v0 --model full --out full", "full already holds something"),
+        ("eval ludus/WordMath-v0 --model full --out quick.yaml", "quick.yaml already holds something"),
         ("view gone", "gone does not exist; give the folder of a run."),
         ("view full", "full is not the folder of a run"),
         ("view quick.yaml", "quick.yaml is a file; give the folder of a run."),
@@ -163,6 +164,18 @@ def test_view_writes_the_report_and_prints_its_path(here: Path) -> None:
     done = ludus("view", "run", "--no-serve", cwd=here)
     assert (done.returncode, done.stdout) == (0, "run/report.html\n")
     assert "<h1>quick</h1>" in (here / "run" / "report.html").read_text()
+
+
+def test_view_of_a_damaged_run_is_one_sentence(here: Path) -> None:
+    from ludus.recipe import load_recipe
+
+    RunFolder.create(load_recipe(here / "quick.yaml"), here / "run").close()
+    (here / "run" / "environment.json").write_text("{")
+    done = ludus("view", "run", "--no-serve", cwd=here)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: run/environment.json is not a JSON object; restore or remove it.\n",
+    )
 
 
 def test_a_run_leaves_everything_that_was_promised(here: Path) -> None:

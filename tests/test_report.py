@@ -6,6 +6,7 @@ import json
 import math
 import random
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -14,9 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ludus.agents.evaluate import EvalResult
 from ludus.agents.statistics import wilson_interval
 from ludus.agents.trajectory import Episode, Step, Trajectory
 from ludus.curves import Chart, Series, draw, frame_of, moving_mean, ticks
+from ludus.evaluation_folder import write_evaluation
 from ludus.recipe import Recipe, make_recipe
 from ludus.report import write_curve_svg, write_report
 from ludus.report_data import accuracy_chart, curves, env_scores, tiles, unfinished
@@ -276,10 +279,59 @@ def test_an_evaluation_alone_has_a_page(tmp_path: Path) -> None:
             RunFolder.resume(run.path)
 
 
+def test_an_evaluation_shows_tokens_as_the_model_s_own_tokenizer_writes_them(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast, Qwen2Config
+
+    tokenizer = Tokenizer(models.WordLevel({"?": 0, "pêche": 1}, unk_token="?"))
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="?").save_pretrained(tmp_path / "model")
+    Qwen2Config().save_pretrained(tmp_path / "model")  # beside it, transformers would read a byte-level tokenizer
+    trajectory = Trajectory((1,), (True,), (-0.5,), (0,), (Step(0, 1, 1.0),))
+    row = episode_row(random.Random(0), WORDS, "g", True, None)
+    episode = replace(Episode.from_json(row), trajectories=(trajectory,))
+    result = EvalResult(WORDS, 1, 1.0, 0.2, 1.0, 1.0, {}, {}, 0, 0.1, [episode])
+    write_evaluation(tmp_path / "evaluation", {"env": WORDS, "model": str(tmp_path / "model")}, result)
+    assert RunFolder(tmp_path / "evaluation").read_episodes("eval-final")[0]["tokens"] == [["pêche"]]
+
+
 def test_a_run_of_another_version_still_has_a_page(tmp_path: Path) -> None:
     with RunFolder.create(small_recipe(), tmp_path / "run") as run:
         (run.path / "recipe.yaml").write_text("name: older\nforgotten_key: 1\n")
         assert "<h1>older</h1>" in page(run.path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("environment.json", b'{"python"', r"environment\.json is not a JSON object; restore or remove it"),
+        ("environment.json", b"[]", r"environment\.json is not a JSON object; restore or remove it"),
+        ("metrics.jsonl", b"[1]\n", r"metrics\.jsonl, line 1 is not a whole row of metrics"),
+        ("recipe.yaml", b"name: \xff\n", r"recipe\.yaml is not UTF-8 text \(byte 6\); restore it"),
+        ("recipe.yaml", b"name: x\nmodel: [1\n", r"recipe\.yaml: line 3, column 1: .*; correct the YAML"),
+        ("recipe.yaml", b"- a\n", r"recipe\.yaml is no section of `key: value` lines; restore it"),
+        ("recipe.yaml", b"", r"recipe\.yaml is no section of `key: value` lines; restore it"),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path: Path, name: str, content: bytes, sentence: str) -> None:
+    with RunFolder.create(small_recipe(), tmp_path / "run") as run:
+        (run.path / name).write_bytes(content)
+        with pytest.raises(RunFolderError, match=sentence):
+            write_report(run.path)
+
+
+@pytest.mark.parametrize("damage", [{}, [], None, {"trajectories": 1}, {"trajectories": [{}]}, {"verdict": "wrong"}])
+def test_an_episode_that_lacks_something_is_named(tmp_path: Path, damage: Any) -> None:
+    whole = episode_row(random.Random(0), WORDS, "g", True, None)
+    with RunFolder.create(small_recipe(), tmp_path / "run") as run:
+        run.write_episodes("eval-start", [whole, {**whole, **damage} if damage else damage])
+        with pytest.raises(RunFolderError, match=r"eval-start\.jsonl\.gz, line 2 is not an episode; remove that file"):
+            write_report(run.path)
+
+
+def test_an_environment_that_says_little_still_has_a_page(tmp_path: Path) -> None:
+    with RunFolder.create(small_recipe(), tmp_path / "run") as run:
+        (run.path / "environment.json").write_text('{"python": "3.99"}')
+        assert "3.99" in page(run.path)
 
 
 @given(st.text())
