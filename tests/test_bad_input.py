@@ -12,7 +12,7 @@ from twins import QWEN25_TEMPLATE, write_qwen25_twin
 
 RECIPE = """
 name: small
-model: {tiny: {hidden_size: 32, layers: 1, heads: 2, kv_heads: 1, intermediate_size: 32}}
+model: {tiny: {hidden_size: 32, layers: 1, heads: 2, kv_heads: 1, intermediate_size: 32, initializer_range: 0.02}}
 envs: [{name: ENV, options: OPTIONS}]
 engine: {slots: 8, max_length: 400}
 sampling: {max_tokens: 4}
@@ -136,7 +136,7 @@ def test_a_chat_template_that_rewrites_history(tmp_path: Path) -> None:
     template.write_text(rewriting)
     recipe = write_recipe(tmp_path)
     text = recipe.read_text().replace(
-        "model: {tiny: {hidden_size: 32, layers: 1, heads: 2, kv_heads: 1, intermediate_size: 32}}",
+        "model: {tiny: {hidden_size: 32, layers: 1, heads: 2, kv_heads: 1, intermediate_size: 32, initializer_range: 0.02}}",
         f'model: {{path: "{twin}", chat_template: "{template}"}}',
     )
     recipe.write_text(text)
@@ -190,7 +190,7 @@ def assert_refused(arguments: list[str], capsys: pytest.CaptureFixture[str], *sa
 
 def recipe_for(folder: Path, model: str) -> Path:
     path = write_recipe(folder)
-    tiny = "{tiny: {hidden_size: 32, layers: 1, heads: 2, kv_heads: 1, intermediate_size: 32}}"
+    tiny = RECIPE.splitlines()[2].removeprefix("model: ")
     assert tiny in path.read_text()
     path.write_text(path.read_text().replace(tiny, model))
     return path
