@@ -78,7 +78,7 @@ def test_the_optimiser_goes_on_as_if_it_had_never_stopped(tmp_path: Path) -> Non
         apply_step(optimizer, config, config.lr)
 
     model, tokenizer = some_model()
-    optimizer = build_optimizer(model.parameters(), config)
+    optimizer = build_optimizer(model, config)
     for number in range(3):
         step(model, optimizer, number)
     path = save_checkpoint(tmp_path, "policy", 3, model, tokenizer, {"optimizer": optimizer.state_dict()}, 1)
@@ -86,7 +86,7 @@ def test_the_optimiser_goes_on_as_if_it_had_never_stopped(tmp_path: Path) -> Non
 
     again, _ = some_model(seed=5)
     load_weights(again, path)
-    other = build_optimizer(again.parameters(), config)
+    other = build_optimizer(again, config)
     other.load_state_dict(list_checkpoints(tmp_path)[-1].state()["optimizer"])
     step(again, other, 3)
     assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in model.state_dict().items())

@@ -168,7 +168,9 @@ def test_observed_tokens_carry_no_gradient(model) -> None:
 
 def test_dapo_can_leave_truncated_episodes_out_of_the_loss() -> None:
     episodes = make_episodes(2)
-    episodes[0] = replace(episodes[0], terminated=False, truncated=True)
+    episodes[0] = replace(episodes[0], terminated=False, truncated=True, stop_reason="length")
+    # Out of turns is no reason: whoever calls tools until the end has to pay for it.
+    episodes[1] = replace(episodes[1], terminated=False, truncated=True, stop_reason="max_turns")
     advantages = [[np.zeros(len(t.mask)) for t in episode.trajectories] for episode in episodes]
     assert len(build_rows(get_algorithm("dapo"), episodes, advantages)) == len(episodes)
     assert len(build_rows(get_algorithm("dapo", drop_truncated=True), episodes, advantages)) == len(episodes) - 1

@@ -176,7 +176,7 @@ def test_a_file_in_another_encoding_is_refused(file: Path) -> None:
 
 
 def test_a_recipe_written_down_loads_as_an_equal_one(file: Path) -> None:
-    recipe = load_recipe(file, ["sampling.stop=['</calculator>', '1e-3', 'on', 'é\\n', '']"])
+    recipe = load_recipe(file, ["sampling.stop=['</calculator>', '1e-3', 'on', 'é\\n', 'null']"])
     file.write_text(dump_recipe(recipe), encoding="utf-8")
     assert load_recipe(file) == recipe
 
