@@ -136,7 +136,7 @@ def test_a_chat_template_that_rewrites_history(tmp_path: Path) -> None:
     template.write_text(rewriting)
     recipe = write_recipe(tmp_path)
     text = recipe.read_text().replace(
-        "model: {tiny: {hidden_size: 32, layers: 1, heads: 2, kv_heads: 1, intermediate_size: 32, initializer_range: 0.02}}",
+        RECIPE.splitlines()[2],
         f'model: {{path: "{twin}", chat_template: "{template}"}}',
     )
     recipe.write_text(text)
