@@ -159,6 +159,7 @@ def template(level: int) -> Callable[[Callable[[Draw], Problem]], Callable[[Draw
 
 @template(1)
 def gain(d: Draw) -> Problem:
+    """a + b."""
     (name,), things, a, b = d.names(1), d.things(), d.number(3, 9999), d.number(3, 9999)
     text = f"{name} has {a} {things} and buys {b} more. How many is that?"
     return Problem(text, (a, b), (f"{a}+{b}",), ((f"{a}-{b}",),))
@@ -166,6 +167,7 @@ def gain(d: Draw) -> Problem:
 
 @template(1)
 def loss(d: Draw) -> Problem:
+    """a - b."""
     (name, other), things, a, b = d.names(2), d.things(), d.number(40, 9999), d.number(3, 999)
     text = f"{name} has {a} {things} and gives {b} to {other}. How many are left?"
     return Problem(text, (a, b), (f"{a}-{b}",), ((f"{b}-{a}",), (f"{a}+{b}",)))
@@ -173,6 +175,7 @@ def loss(d: Draw) -> Problem:
 
 @template(1)
 def boxes(d: Draw) -> Problem:
+    """a * b."""
     (name,), things, a, b = d.names(1), d.things(), d.number(3, 99), d.number(3, 999)
     text = f"{name} fills {a} boxes with {b} {things} each. How many is that?"
     return Problem(text, (a, b), (f"{a}*{b}",), ((f"{a}+{b}",),))
@@ -180,6 +183,7 @@ def boxes(d: Draw) -> Problem:
 
 @template(1)
 def share(d: Draw) -> Problem:
+    """a / b, a whole number."""
     (name,), things, b = d.names(1), d.things(), d.number(3, 99)
     a = d.number(3 * b, 60 * b, b)
     text = f"{name} shares {a} {things} among {b} friends. How many does each get?"
@@ -188,6 +192,7 @@ def share(d: Draw) -> Problem:
 
 @template(1)
 def pour(d: Draw) -> Problem:
+    """a / b, often a fraction."""
     (name,), a, b = d.names(1), d.number(3, 999), d.number(3, 60)
     text = f"{name} pours {a} liters of juice into {b} jugs. How many are in a jug?"
     return Problem(text, (a, b), (f"{a}/{b}",), ((f"{a}*{b}",), (f"{a}-{b}",)), whole=False)
@@ -195,6 +200,7 @@ def pour(d: Draw) -> Problem:
 
 @template(1)
 def compare(d: Draw) -> Problem:
+    """a - b, told with the word "more"."""
     (name, other), things, a, b = d.names(2), d.things(), d.number(11, 9999), d.number(3, 999)
     text = f"{name} has {a} {things}, {b} more than {other}. How many has {other}?"
     return Problem(text, (a, b), (f"{a}-{b}",), ((f"{a}+{b}",),))
@@ -202,6 +208,7 @@ def compare(d: Draw) -> Problem:
 
 @template(2)
 def part_of(d: Draw) -> Problem:
+    """a * top / under."""
     (name,), things, (top, under) = d.names(1), d.things(), d.fraction()
     a = d.number(under, 200 * under, under)
     text = f"{name} has {a} {things} and sells {top}/{under} of them. How many are sold?"
@@ -210,6 +217,7 @@ def part_of(d: Draw) -> Problem:
 
 @template(2)
 def percent_of(d: Draw) -> Problem:
+    """a * p%."""
     (name,), p, a = d.names(1), d.percent(), d.number(20, 999)
     text = f"{name} has {a} dollars and spends {p}% of it. How much is spent?"
     return Problem(text, (a, f"{p}%"), (f"{a}*{p}%",), ((f"{a}-{p}",), (f"{a}/{p}",)), whole=False)
@@ -217,6 +225,7 @@ def percent_of(d: Draw) -> Problem:
 
 @template(2)
 def extra_number(d: Draw) -> Problem:
+    """a + c; an age stands first, which does not count."""
     (name,), things, a, b, c = d.names(1), d.things(), d.number(11, 9999), d.number(6, 99), d.number(11, 9999)
     text = f"{name}, aged {b}, has {a} {things} and finds {c} more. How many is that?"
     return Problem(text, (b, a, c), (f"{a}+{c}",), ((f"{b}+{a}",), (f"{b}+{c}",)))
@@ -224,6 +233,7 @@ def extra_number(d: Draw) -> Problem:
 
 @template(2)
 def extra_days(d: Draw) -> Problem:
+    """a * b; a number of days stands first, which does not count."""
     (name,), things, a, b, c = d.names(1), d.things(), d.number(3, 99), d.number(3, 999), d.number(3, 99)
     text = f"In {c} days {name} fills {a} bags with {b} {things} each. How many is that?"
     return Problem(text, (c, a, b), (f"{a}*{b}",), ((f"{c}*{a}",), (f"{c}*{b}",)))
@@ -231,6 +241,7 @@ def extra_days(d: Draw) -> Problem:
 
 @template(2)
 def gain_then_loss(d: Draw) -> Problem:
+    """a + b - c."""
     (name,), things, a, b, c = d.names(1), d.things(), d.number(11, 9999), d.number(11, 9999), d.number(3, 999)
     text = f"{name} has {a} {things}, buys {b} and loses {c}. How many are left?"
     return Problem(text, (a, b, c), (f"{a}+{b}", f"{{0}}-{c}"), ((f"{a}+{b}",), (f"{a}+{b}", f"{{0}}+{c}")))
@@ -238,6 +249,7 @@ def gain_then_loss(d: Draw) -> Problem:
 
 @template(2)
 def boxes_then_eat(d: Draw) -> Problem:
+    """a * b - c."""
     (name,), things, a, b, c = d.names(1), d.things(), d.number(3, 99), d.number(3, 99), d.number(3, 999)
     text = f"{name} buys {a} boxes of {b} {things} and drops {c}. How many are left?"
     return Problem(text, (a, b, c), (f"{a}*{b}", f"{{0}}-{c}"), ((f"{a}*{b}",), (f"{a}*{b}", f"{{0}}+{c}")))
@@ -245,6 +257,7 @@ def boxes_then_eat(d: Draw) -> Problem:
 
 @template(2)
 def gain_then_share(d: Draw) -> Problem:
+    """(a + b) / c."""
     (name,), things, a, b, c = d.names(1), d.things(), d.number(11, 999), d.number(11, 999), d.number(3, 60)
     text = f"{name} has {a} {things}, finds {b} and fills {c} equal rows. How many are in a row?"
     return Problem(text, (a, b, c), (f"{a}+{b}", f"{{0}}/{c}"), ((f"{a}+{b}",), (f"{a}+{b}", f"{{0}}*{c}")))
@@ -252,6 +265,7 @@ def gain_then_share(d: Draw) -> Problem:
 
 @template(2)
 def change(d: Draw) -> Problem:
+    """c - a * b."""
     (name,), a, b, c = d.names(1), d.number(3, 99), d.number(3, 99), d.number(20, 9999)
     text = f"{name} pays {c} dollars for {a} books at {b} dollars each. How much comes back?"
     return Problem(text, (c, a, b), (f"{a}*{b}", f"{c}-{{0}}"), ((f"{a}*{b}",), (f"{c}-{b}",)))
@@ -259,6 +273,7 @@ def change(d: Draw) -> Problem:
 
 @template(2)
 def decimal_price(d: Draw) -> Problem:
+    """a * price + b, in dollars and cents."""
     (name,), price, a, b = d.names(1), d.price(60), d.number(3, 99), d.number(3, 99)
     text = f"{name} buys {a} pens at {price} dollars each and a bag for {b}. How much is that?"
     steps = (f"{a}*{price}", f"{{0}}+{b}")
@@ -267,6 +282,7 @@ def decimal_price(d: Draw) -> Problem:
 
 @template(3)
 def part_left(d: Draw) -> Problem:
+    """a - a * top / under."""
     (name,), things, (top, under) = d.names(1), d.things(), d.fraction()
     a = d.number(under, 200 * under, under)
     text = f"{name} has {a} {things} and loses {top}/{under} of them. How many are left?"
@@ -276,6 +292,7 @@ def part_left(d: Draw) -> Problem:
 
 @template(3)
 def two_shelves(d: Draw) -> Problem:
+    """a * b + c * e."""
     (name,), things = d.names(1), d.things()
     a, b, c, e = d.number(3, 99), d.number(3, 99), d.number(3, 99), d.number(3, 99)
     text = f"{name} has {a} bags of {b} {things} and {c} bags of {e}. How many is that?"
@@ -285,6 +302,7 @@ def two_shelves(d: Draw) -> Problem:
 
 @template(3)
 def discount(d: Draw) -> Problem:
+    """a * b less p%."""
     (name,), a, b, p = d.names(1), d.number(3, 99), d.number(10, 99), d.percent()
     text = f"{name} buys {a} lamps at {b} dollars each with {p}% off. How much is that?"
     steps = (f"{a}*{b}", f"{{0}}*{p}%", "{0}-{1}")
@@ -293,6 +311,7 @@ def discount(d: Draw) -> Problem:
 
 @template(3)
 def share_of_rest(d: Draw) -> Problem:
+    """(a * b - c) / e."""
     (name,), things = d.names(1), d.things()
     a, b, c, e = d.number(3, 99), d.number(3, 99), d.number(3, 99), d.number(3, 60)
     text = f"{name} has {a} bags of {b} {things}, eats {c} and fills {e} equal piles. How many are in a pile?"
@@ -302,6 +321,7 @@ def share_of_rest(d: Draw) -> Problem:
 
 @template(3)
 def extra_in_chain(d: Draw) -> Problem:
+    """(a + b) * c; an age stands first, which does not count."""
     (name,), things = d.names(1), d.things()
     a, b, c, e = d.number(11, 999), d.number(11, 999), d.number(3, 60), d.number(6, 99)
     text = f"{name}, aged {e}, has {a} {things}, finds {b} and sells all at {c} dollars each. How much is that?"

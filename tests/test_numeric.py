@@ -97,16 +97,20 @@ def test_decimals_are_read_without_rounding(value: object) -> None:
 
 
 @given(st.text(max_size=300))
-def test_reading_any_text_returns(text: str) -> None:
-    parse_number(text)
+def test_any_text_is_read_as_a_number_or_as_none(text: str) -> None:
+    assert isinstance(parse_number(text), Fraction | None)
     for order in (LENIENT, ("bare",), ("hash", "tag", "boxed", "last")):
-        extract_answer(text, order)
+        found = extract_answer(text, order)
+        assert found is None or (found.rule in order and isinstance(found.value, Fraction | None))
 
 
 @given(st.text(alphabet="0123456789.,/-+ $%½#<>answer{}\\boxed", max_size=200))
-def test_reading_what_almost_looks_like_numbers_returns(text: str) -> None:
-    parse_number(text)
-    extract_answer(text, LENIENT)
+def test_what_almost_looks_like_numbers_is_read_as_a_number_or_as_none(text: str) -> None:
+    value = parse_number(text)
+    assert isinstance(value, Fraction | None)
+    found = extract_answer(text, ("bare",))
+    if value is not None and found is not None:
+        assert found.value == value
 
 
 FOUND = {

@@ -14,7 +14,7 @@ from ludus.agents.config import TinyModel
 from ludus.agents.model import create_tiny_model
 from ludus.agents.trajectory import Episode, Trajectory
 from ludus.trainers.algorithms import Experience, get_algorithm
-from ludus.trainers.batch import Row, collate, micro_batches, pack_rows
+from ludus.trainers.batch import Pack, Row, collate, micro_batches, pack_rows
 from ludus.trainers.policy_step import accumulate, build_rows, frozen_logprobs, weigh
 from ludus.trainers.scoring import score
 
@@ -98,6 +98,32 @@ def test_the_gradient_does_not_depend_on_how_the_step_is_cut_or_ordered(name, se
     other = gradient(name, shuffled, model, tokens)
     assert whole.abs().max() > 0 or all(np.allclose(row.advantages, 0) for row in rows)
     assert torch.allclose(whole, other, atol=2e-5 * max(1.0, float(whole.abs().max())))
+
+
+def test_threads_do_not_change_a_bit_of_the_gradient() -> None:
+    """Many answers to one question: their first tokens have the same predictor, whose gradients threads add up."""
+    wide = create_tiny_model(SHAPE.model_copy(update={"hidden_size": 128, "layers": 1, "initializer_range": 0.1}), 0)[0]
+    rng = np.random.default_rng(0)
+    prompt = tuple(int(token) for token in rng.integers(7, 90, 30))
+    rows = [
+        Row(Trajectory((*prompt, token), (False,) * 30 + (True,), (0.0,) * 31, (0,) * 31), rng.normal(size=31), 1.0)
+        for token in rng.integers(7, 90, 600).tolist()
+    ]
+    batch = collate(rows, [Pack(tuple(range(600)), 30, 630)], wide.config.vocab_size, torch.device("cpu"))
+
+    def found() -> torch.Tensor:
+        wide.zero_grad()
+        (score(wide, batch)[0] * batch.advantages_N).sum().backward()
+        return torch.cat([p.grad.flatten() for p in wide.parameters()])
+
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        first = found()
+        assert first.abs().max() > 0
+        assert all(torch.equal(found(), first) for _ in range(5))
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_packing_shares_prompts_and_changes_no_log_probability(model) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from .batch import Batch
 
@@ -42,7 +43,10 @@ def score(model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
             attention_mask=attention_mask(model, batch),
             use_cache=False,
         ).last_hidden_state
-        logits_NV = model.get_output_embeddings()(hidden_BTC.flatten(0, 1)[batch.predictor_N]).float()
+        # A lookup, not an index: the first tokens of all answers to a shared prompt have one predictor, and the
+        # gradient of an index adds up such duplicates in whatever order threads come.
+        hidden_NC = functional.embedding(batch.predictor_N, hidden_BTC.flatten(0, 1))
+        logits_NV = model.get_output_embeddings()(hidden_NC).float()
     if batch.temperature not in (0.0, 1.0):
         logits_NV = logits_NV / batch.temperature
     if batch.kept_NV is not None:
