@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from twins import QWEN25_TEMPLATE, write_qwen25_twin
+from twins import QWEN25_TEMPLATE, hub_template, write_qwen25_twin
 
 RECIPE = """
 name: small
@@ -129,11 +129,7 @@ def test_a_missing_file_of_tasks(plugin: Path, tmp_path: Path) -> None:
 def test_a_chat_template_that_rewrites_history(tmp_path: Path) -> None:
     twin = write_qwen25_twin(tmp_path / "twin")
     template = tmp_path / "template.jinja"
-    rewriting = QWEN25_TEMPLATE.replace(
-        "+ message['content'] + '<|im_end|>\\n' }}", "+ message['content'].split('</think>')[-1] + '<|im_end|>\\n' }}"
-    )
-    assert rewriting != QWEN25_TEMPLATE
-    template.write_text(rewriting)
+    template.write_text(hub_template("qwen3"), encoding="utf-8")
     recipe = write_recipe(tmp_path)
     text = recipe.read_text().replace(
         RECIPE.splitlines()[2],

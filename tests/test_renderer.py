@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twins import QWEN25_TEMPLATE, byte_tokenizer
+from twins import byte_tokenizer, hub_template
 
 from ludus.agents.model import character_tokenizer
 from ludus.agents.renderer import Renderer, TemplateError
@@ -33,10 +33,10 @@ TOOLS = [{"type": "function", "function": {"name": "calculator", "parameters": {
 def tokenizer(name: str) -> PreTrainedTokenizerBase:
     if name == "tiny":
         return character_tokenizer(("<calculator>", "</calculator>"))
-    return byte_tokenizer({"chatml": CHATML, "qwen": QWEN25_TEMPLATE, "headers": HEADERS}[name])
+    return byte_tokenizer({"chatml": CHATML, "headers": HEADERS}.get(name) or hub_template(name))
 
 
-NAMES = ("tiny", "chatml", "qwen", "headers")
+NAMES = ("tiny", "chatml", "headers", "qwen2_5", "qwen3_instruct_2507")
 
 # A template may put a line break before a turn, which tokens of a leading line break in the turn would join.
 words = st.text("ab c1+\n<>{}", min_size=1, max_size=12).map(lambda text: "x" + text)
@@ -109,7 +109,7 @@ def test_what_is_appended_by_hand() -> None:
 
 
 def test_several_messages_are_appended_in_one_piece() -> None:
-    renderer = Renderer(tokenizer("qwen"), tools=TOOLS)
+    renderer = Renderer(tokenizer("qwen2_5"), tools=TOOLS)
     messages = [Message(role="tool", content="4"), Message(role="tool", content="5")]
     assert renderer.tokenizer.decode(renderer.append(messages, ended=True)) == (
         "\n<|im_start|>user\n<tool_response>\n4\n</tool_response>\n<tool_response>\n5\n</tool_response><|im_end|>\n"
@@ -118,10 +118,10 @@ def test_several_messages_are_appended_in_one_piece() -> None:
 
 
 def test_the_opening_announces_the_tools() -> None:
-    with_tools = Renderer(tokenizer("qwen"), tools=TOOLS).open([Message(role="user", content="q")])
-    without = Renderer(tokenizer("qwen")).open([Message(role="user", content="q")])
-    assert '"name": "calculator"' in tokenizer("qwen").decode(with_tools)
-    assert "calculator" not in tokenizer("qwen").decode(without)
+    with_tools = Renderer(tokenizer("qwen2_5"), tools=TOOLS).open([Message(role="user", content="q")])
+    without = Renderer(tokenizer("qwen2_5")).open([Message(role="user", content="q")])
+    assert '"name": "calculator"' in tokenizer("qwen2_5").decode(with_tools)
+    assert "calculator" not in tokenizer("qwen2_5").decode(without)
 
 
 def test_the_text_of_a_turn_has_no_end_token_and_nothing_else_is_cut() -> None:
@@ -172,6 +172,25 @@ def test_a_template_that_rewrites_history_is_refused_with_the_differing_text(tem
     assert text.startswith("The model's chat template rewrites history: where ")
     assert says.strip("'") in text and "it later has" in text
     assert "\n" not in text and text.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("name", "end", "says"),
+    [
+        ("qwen3", "<|im_end|>", "'<think>"),
+        ("llama3_1", "<|eot_id|>", "'  spaced"),
+        ("gemma", "<end_of_turn>", "'  spaced"),
+        ("deepseek_r1_distill", "<｜end▁of▁sentence｜>", "'<think>"),
+    ],
+)
+def test_templates_of_the_hub_that_rewrite_history_are_refused_or_played_in_segments(name, end, says) -> None:
+    known = byte_tokenizer(hub_template(name))
+    known.add_special_tokens({"eos_token": end, "bos_token": "<|endoftext|>"})
+    with pytest.raises(TemplateError) as caught:
+        Renderer(known, roles=("user",))
+    assert says in str(caught.value) and "model.on_rewrite: segment" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert Renderer(known, roles=("user",), on_rewrite="segment").append_only is False
 
 
 def test_a_template_that_rewrites_only_before_a_new_question_is_fine_where_none_is_asked() -> None:

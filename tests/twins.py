@@ -2,40 +2,22 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-QWEN25_SYSTEM = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
 
-# The conversation format of Qwen2.5-Instruct, written anew: ChatML turns, a default system message, tools announced in
-# the system message, and tool results as <tool_response> blocks in a user turn.
-QWEN25_TEMPLATE = (
-    "{%- set first = messages[0] %}"
-    "{%- if first['role'] == 'system' %}{% set system = first['content'] %}"
-    "{% else %}{% set system = '" + QWEN25_SYSTEM + "' %}{% endif %}"
-    "{{- '<|im_start|>system\\n' + system }}"
-    "{%- if tools %}"
-    "{{- '\\n\\n# Tools\\n\\nYou may call one or more functions to assist with the user query.\\n\\n"
-    "You are provided with function signatures within <tools></tools> XML tags:\\n<tools>' }}"
-    "{%- for tool in tools %}{{- '\\n' + (tool | tojson) }}{% endfor %}"
-    "{{- '\\n</tools>\\n\\nFor each function call, return a json object with function name and arguments within "
-    "<tool_call></tool_call> XML tags:\\n<tool_call>\\n"
-    '{"name": <function-name>, "arguments": <args-json-object>}\\n</tool_call>\' }}'
-    "{%- endif %}"
-    "{{- '<|im_end|>\\n' }}"
-    "{%- for message in messages %}"
-    "{%- if message['role'] == 'tool' %}"
-    "{%- if loop.first or messages[loop.index0 - 1]['role'] != 'tool' %}{{- '<|im_start|>user' }}{% endif %}"
-    "{{- '\\n<tool_response>\\n' + message['content'] + '\\n</tool_response>' }}"
-    "{%- if loop.last or messages[loop.index0 + 1]['role'] != 'tool' %}{{- '<|im_end|>\\n' }}{% endif %}"
-    "{%- elif not (message['role'] == 'system' and loop.first) %}"
-    "{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
-    "{%- endif %}{% endfor %}"
-    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{% endif %}"
-)
+def hub_template(name: str) -> str:
+    """A chat template as models on the hub have it; TRL, which the tests install, carries copies."""
+    spec = find_spec("trl")
+    assert spec is not None and spec.submodule_search_locations
+    return (Path(spec.submodule_search_locations[0]) / "chat_templates" / f"{name}.jinja").read_text("utf-8")
+
+
+QWEN25_TEMPLATE = hub_template("qwen2_5")
 
 
 def byte_tokenizer(template: str) -> PreTrainedTokenizerFast:
