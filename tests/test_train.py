@@ -449,6 +449,19 @@ def test_the_loss_touches_assistant_tokens_alone(arena) -> None:
     assert whole != less
 
 
+def test_the_loss_is_over_the_whole_text_where_that_is_asked_for(arena) -> None:
+    model, _ = create_tiny_model(SHAPE, 0)
+    batch = Demonstrations([(arena, 1.0)], 8, 0.0, 0, 300, per_task=2).batch(0, 4)
+    losses = []
+    for trajectory in batch:
+        tokens = torch.tensor([trajectory.token_ids])
+        logits = model(tokens).logits[0, :-1].detach()
+        losses.append(torch.nn.functional.cross_entropy(logits, tokens[0, 1:], reduction="none"))
+    found = sft_step(model, batch, 10_000, train_on_prompt=True)
+    assert found == pytest.approx(float(torch.cat(losses).mean()), rel=1e-4)
+    assert found != pytest.approx(sft_step(model, batch, 10_000), rel=1e-2)
+
+
 def test_the_supervised_gradient_does_not_depend_on_how_the_batch_is_cut(arena) -> None:
     model, _ = create_tiny_model(SHAPE, 0)
     batch = Demonstrations([(arena, 1.0)], 64, 0.0, 0, 300, per_task=3).batch(0, 9)

@@ -23,7 +23,7 @@ class OptimizerConfig(Section):
 
 
 class SFTConfig(Section):
-    """Supervised fine-tuning on demonstrations, loss on the assistant's tokens only."""
+    """Supervised fine-tuning on demonstrations, loss on the assistant's tokens only unless told otherwise."""
 
     steps: int = Field(gt=0)
     batch_size: int = Field(64, gt=0, description="demonstrations in one optimiser step")
@@ -31,6 +31,9 @@ class SFTConfig(Section):
     demonstrations: int = Field(4096, gt=0, description="how many demonstrations are made before the first step")
     per_task: int = Field(1, gt=0, description="demonstrations of the same task; they share a batch and its prompt")
     flaw_rate: float = Field(0.0, ge=0.0, le=1.0, description="share of demonstrations that make a typical mistake")
+    train_on_prompt: bool = Field(
+        False, description="loss on what the policy reads, too; helps a model made on the spot to learn the language"
+    )
     optimizer: OptimizerConfig = OptimizerConfig()
     max_seconds: float | None = Field(None, gt=0, description="stop earlier, after so many seconds (not reproducible)")
 

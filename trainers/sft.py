@@ -1,9 +1,13 @@
-"""Supervised fine-tuning: cross-entropy on the assistant's tokens of demonstrations, and on no other token."""
+"""Supervised fine-tuning: cross-entropy on the assistant's tokens of demonstrations.
+
+Loss on no other token, unless `train_on_prompt` asks for all of them.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,8 +25,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def sft_step(model: PreTrainedModel, trajectories: list[Trajectory], micro_batch_tokens: int) -> float:
-    """Accumulate the gradient of the mean negative log-likelihood (nats a token) and return that mean."""
+def sft_step(
+    model: PreTrainedModel, trajectories: list[Trajectory], micro_batch_tokens: int, train_on_prompt: bool = False
+) -> float:
+    """Accumulate the gradient of the mean negative log-likelihood (nats a token) and return that mean.
+
+    train_on_prompt: over all tokens but the first; else over the assistant's.
+    """
+    if train_on_prompt:
+        trajectories = [replace(t, mask=(False,) + (True,) * (len(t.mask) - 1)) for t in trajectories]
     lengths = np.array([sum(t.mask) for t in trajectories])
     weights = token_mean(lengths, np.arange(len(trajectories)))
     rows = [Row(t, np.zeros(len(t.mask)), weight) for t, weight in zip(trajectories, weights, strict=True)]
@@ -54,7 +65,7 @@ def train_sft(
     for step in range(first_step, config.steps):
         trajectories = demonstrations.batch(step, config.batch_size)
         lr = learning_rate(config.optimizer, step, config.steps)
-        loss = sft_step(model, trajectories, config.micro_batch_tokens)
+        loss = sft_step(model, trajectories, config.micro_batch_tokens, config.train_on_prompt)
         grad_norm = apply_step(optimizer, config.optimizer, lr)
         recorder.log("sft", step + 1, loss=loss, grad_norm=grad_norm, lr=lr)
         show.update(step + 1, loss=loss)
