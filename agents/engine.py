@@ -22,11 +22,16 @@ class StopReason(StrEnum):
     """The time given to this generation ran out."""
 
 
+LOWEST_TEMPERATURE = 1e-3
+"""Below it, and above 0, scaled logits leave what float32 holds."""
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How one generation samples.
 
-    temperature 0 is greedy (log-probabilities are then those at temperature 1). top_k 0 and top_p 1 truncate nothing.
+    temperature 0 is greedy (log-probabilities are then those at temperature 1); others are LOWEST_TEMPERATURE or more.
+    top_k 0 and top_p 1 truncate nothing.
     stop: sequences of text; the token that completes one is the last of the generation. seed: of this request alone.
     deadline_s: seconds until the generation is cut with StopReason.DEADLINE.
     """
@@ -38,6 +43,11 @@ class Sampling:
     stop: tuple[str, ...] = ()
     seed: int = 0
     deadline_s: float | None = None
+
+
+def too_cold(temperature: float) -> str:
+    """What is wrong with a temperature between 0 and LOWEST_TEMPERATURE, in one sentence."""
+    return f"temperature = {temperature} is too low to calculate with; give 0 (greedy) or {LOWEST_TEMPERATURE} or more."
 
 
 @dataclass(frozen=True)

@@ -123,6 +123,8 @@ def load_model(path: str, chat_template: str | None = None) -> tuple[PreTrainedM
     """Load float32 weights and tokenizer from a directory or a hub name; ModelError says what is missing."""
     from transformers import AutoModelForCausalLM
 
+    if not path:
+        raise ModelError("The model's name is empty; give a model directory or the name of one on the hub.")
     folder = Path(path)
     looks_local = folder.exists() or path.startswith((".", "/", "~")) or path.count("/") > 1
     if looks_local and not (folder / "config.json").is_file():

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..sandbox.errors import LudusError
 from .decoder import MIN_ROWS, SUMMED, Decoder
-from .engine import Completion, Sampling, StopReason
+from .engine import LOWEST_TEMPERATURE, Completion, Sampling, StopReason, too_cold
 from .sampler import kept_tokens, sample
 
 if TYPE_CHECKING:
@@ -133,6 +133,8 @@ class TorchEngine:
         """
         if not token_ids:
             raise EngineError("A prompt needs at least one token.")
+        if 0 < sampling.temperature < LOWEST_TEMPERATURE:
+            raise EngineError(too_cold(sampling.temperature))
         if len(token_ids) >= self.max_length:
             raise EngineError(
                 f"The prompt has {len(token_ids)} tokens and engine.max_length is {self.max_length}; "

@@ -62,6 +62,9 @@ class WordMath(TextEnv):
             if (templates is None or template.name in templates) and (levels is None or template.level in levels)
         )
         if not self.templates:
+            if templates is None:
+                known = sorted({template.level for template in TEMPLATES.values()})
+                raise EnvError(f"No template has the levels {levels!r}; the levels are {known}.")
             raise EnvError(f"No template has the levels {levels!r} and the names {templates!r}; leave one out.")
         self.seed = seed
         self.verifier = NumericVerifier(("hash", "tag", "boxed", "bare"), units=False)

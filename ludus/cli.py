@@ -142,6 +142,10 @@ def evaluate(
         raise CommandError(f"{model} does not exist; give a model directory, a run folder, or a name on the hub.")
     if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CommandError(f"{out} already holds something; name another folder with --out.")
+    if out is not None:
+        above = next(folder for folder in out.absolute().parents if folder.exists())
+        if not above.is_dir():
+            raise CommandError(f"{out} cannot be made, for {above} is a file; name another folder with --out.")
 
     from .evaluate import evaluate_model
     from .progress import Display

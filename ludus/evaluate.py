@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from .agents.config import ModelConfig
-from .agents.engine import Sampling
+from .agents.engine import LOWEST_TEMPERATURE, Sampling, too_cold
 from .agents.evaluate import EvalResult, evaluate
 from .agents.model import prepare_model
 from .agents.rollout import Arena, Rollout
-from .agents.torch_engine import TorchEngine
+from .agents.torch_engine import EngineError, TorchEngine
 from .envs.registration import make_env, takes_option
 from .trainers.recorder import Show
 
@@ -32,15 +32,20 @@ def evaluate_model(
     """Play `tasks` tasks of an environment once each and return accuracy with its 95% interval, and the episodes.
 
     model: a model directory, a run folder (its newest checkpoint is taken) or a hub name. temperature 0 is greedy.
+    max_length: of an episode in tokens; the model's own longest length, where that is less.
     """
     from .train import newest_model
+
+    if 0 < temperature < LOWEST_TEMPERATURE:
+        raise EngineError(too_cold(temperature))
 
     settings = dict(options or {})
     if takes_option(env, "split"):
         settings.setdefault("split", split)
     make_env(env, **settings).close()
     network, tokenizer = prepare_model(ModelConfig(path=newest_model(model)), seed, device)
-    engine = TorchEngine(network, tokenizer, slots=slots, max_length=max_length)
+    longest = getattr(network.config, "max_position_embeddings", None) or max_length
+    engine = TorchEngine(network, tokenizer, slots=slots, max_length=min(max_length, longest))
     arena = Arena.build(env, lambda: make_env(env, **settings), tokenizer)
     if display is not None:
         size = arena.size

@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import Field, ValidationError, model_validator
 
 from .agents.config import Device, EngineConfig, EnvConfig, ModelConfig, SamplingConfig, Section
+from .agents.engine import LOWEST_TEMPERATURE, too_cold
 from .complaints import Location, complaints, dotted, section_at, shown, unknown_key
 from .sandbox.errors import LudusError
 from .trainers.config import CheckpointConfig, EvalConfig, PolicyConfig, SFTConfig
@@ -217,6 +218,8 @@ def _misfits(recipe: Recipe) -> list[str]:
         )
     if recipe.sft is None and policy is None:
         found.append("nothing would be trained; give a section sft, a section policy, or both")
+    if 0 < sampling.temperature < LOWEST_TEMPERATURE:
+        found.append(f"sampling.{too_cold(sampling.temperature)}".rstrip("."))
     if policy:
         if sampling.temperature == 0.0:
             found.append(

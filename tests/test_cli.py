@@ -73,6 +73,13 @@ def here(tmp_path: Path) -> Path:
         ("eval ludus/WordMath-v0 --model full --set levels", "--set levels: write it as key=value"),
         ("eval ludus/WordMath-v0 --model full --out full", "full already holds something"),
         ("eval ludus/WordMath-v0 --model full --out quick.yaml", "quick.yaml already holds something"),
+        ("eval ludus/WordMath-v0 --model full --out quick.yaml/here", "quick.yaml is a file; name another folder"),
+        (
+            "eval ludus/WordMath-v0 --model full --set levels=[9]",
+            "No template has the levels [9]; the levels are [1, 2",
+        ),
+        ("eval ludus/WordMath-v0 --model full --temperature 1e-40", "temperature = 1e-40 is too low to calculate with"),
+        ("eval ludus/WordMath-v0 --model=", "The model's name is empty"),
         ("view gone", "gone does not exist; give the folder of a run."),
         ("view full", "full is not the folder of a run"),
         ("view quick.yaml", "quick.yaml is a file; give the folder of a run."),

@@ -161,6 +161,15 @@ def test_a_saved_model_says_what_it_said_in_memory(in_memory: EvalResult, tmp_pa
     assert (result.accuracy, result.outcomes) == (in_memory.accuracy, in_memory.outcomes)
 
 
+def test_no_episode_is_longer_than_the_model_can_read(tmp_path: Path) -> None:
+    model, tokenizer = create_tiny_model(SHAPE, 0)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    asked = {"tasks": 8, "options": OPTIONS, "max_tokens": 5000}
+    result = evaluate_model("ludus/WordMath-v0", str(tmp_path), **asked)
+    assert max(len(tokens) for tokens in said(result)) == 400
+
+
 def test_of_a_run_the_newest_checkpoint_is_evaluated(in_memory: EvalResult, tmp_path: Path) -> None:
     (model, tokenizer), (other, _) = create_tiny_model(SHAPE, 0), create_tiny_model(SHAPE, 1)
     checkpoints = tmp_path / "checkpoints"

@@ -117,6 +117,10 @@ def test_a_wrong_override_is_named_with_its_value_and_its_cure(file: Path, overr
         (["model.tiny.hidden_size=65"], "must be an even multiple of model.tiny.heads = 2; take 68."),
         (["model.tiny.kv_heads=3"], "model.tiny.kv_heads = 3 must divide model.tiny.heads = 2."),
         (["sampling.temperature=0"], "sampling.temperature = 0 makes all episodes of a group equal"),
+        (
+            ["sampling.temperature=1.0e-40"],
+            "sampling.temperature = 1e-40 is too low to calculate with; give 0 (greedy) or",
+        ),
         (["policy.minibatches=100"], "policy.minibatches = 100 exceeds the 64 episodes of a step"),
         (["sft.optimizer.betas=[0.9, 1]"], "sft.optimizer.betas = [0.9, 1.0] must lie in [0, 1)"),
         (["envs=[{name: a}, {name: a}]"], "envs.1 repeats a with the same options"),

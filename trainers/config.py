@@ -29,7 +29,7 @@ class SFTConfig(Section):
     batch_size: int = Field(64, gt=0, description="demonstrations in one optimiser step")
     micro_batch_tokens: int = Field(8192, gt=0, description="padded tokens in one forward pass")
     demonstrations: int = Field(4096, gt=0, description="how many demonstrations are made before the first step")
-    per_task: int = Field(1, gt=0, description="demonstrations of the same task; they share a batch and its prompt")
+    per_task: int = Field(1, gt=0, description="demonstrations of the same task, in the same batch")
     flaw_rate: float = Field(0.0, ge=0.0, le=1.0, description="share of demonstrations that make a typical mistake")
     train_on_prompt: bool = Field(
         False, description="loss on what the policy reads, too; helps a model made on the spot to learn the language"
