@@ -158,7 +158,8 @@ def ticks(low: float, high: float, about: int) -> list[float]:
     power = 10.0 ** math.floor(math.log10(rough))
     size = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough * 0.999)
     first, last = math.ceil(low / size - 1e-9), math.floor(high / size + 1e-9)
-    return [round(i * size, 12) for i in range(first, last + 1)]
+    # Where the numbers are so large that floats between them are few, a multiple may fall outside by one of those.
+    return [min(max(round(i * size, 12), low), high) for i in range(first, last + 1)]
 
 
 def shown(value: float | None, percent: bool) -> str:

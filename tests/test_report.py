@@ -12,7 +12,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ludus.agents.evaluate import EvalResult
@@ -356,6 +356,7 @@ def test_any_line_can_be_drawn(values: list[float | None]) -> None:
 
 
 @given(low=numbers, size=st.floats(1e-6, 1e9))
+@example(low=-562949953.542969, size=1e-06)
 def test_ticks_are_round_ordered_and_inside(low: float, size: float) -> None:
     found = ticks(low, low + size, 4)
     assert 1 <= len(found) <= 10
