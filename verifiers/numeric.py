@@ -41,7 +41,7 @@ class NumericVerifier:
         if self.tolerance < 0:
             raise VerifierError(f"tolerance = {tolerance} is negative; give 0 or more.")
 
-    def verify(self, gold: str | int | float | Fraction, response: str) -> Verdict:
+    def verify(self, gold: str | int | float | Fraction, response: str, *, prompt: str = "") -> Verdict:
         """CORRECT or WRONG; the evidence tells which rule read what. Raises VerifierError where gold is no number."""
         right = gold if isinstance(gold, Fraction) else parse_number(str(gold), self.percent)
         if right is None:

@@ -6,6 +6,8 @@ infrastructure failure is ERROR with no value, and whoever asks for its reward g
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -19,7 +21,7 @@ class Outcome(StrEnum):
     WRONG = "wrong"
     """The response is not right."""
     PARTIAL = "partial"
-    """Some of it is right; the value, strictly between 0 and 1, says how much."""
+    """Not simply right or wrong; the value says how much: a share of 1, a score, a weighted sum, or a penalty below 0."""
     UNDECIDED = "undecided"
     """The verifier could not tell. It trains as 0 and is counted apart."""
     ERROR = "error"
@@ -32,12 +34,16 @@ class InfrastructureError(RuntimeError):
 
 @dataclass(frozen=True)
 class Verdict:
-    """One judgement. `value` is None exactly for UNDECIDED and ERROR; `evidence` is JSON data for the reader."""
+    """One judgement. `value` is None exactly for UNDECIDED and ERROR; `evidence` is JSON data for the reader.
+
+    parts: where several verifiers were asked, what each of them said, by name (and they may have parts of their own).
+    """
 
     outcome: Outcome
     value: float | None
     reason: str
     evidence: dict[str, Any] = field(default_factory=dict)
+    parts: Mapping[str, Verdict] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.outcome not in list(Outcome):
@@ -46,6 +52,8 @@ class Verdict:
         object.__setattr__(self, "outcome", Outcome(self.outcome))
         if (self.value is None) != (self.outcome in (Outcome.UNDECIDED, Outcome.ERROR)):
             raise ValueError(f"A verdict {self.outcome.name} cannot have the value {self.value!r}.")
+        if self.value is not None and not math.isfinite(self.value):
+            raise ValueError(f"A verdict cannot have the value {self.value!r}; what cannot be scored is an ERROR.")
 
     @classmethod
     def correct(cls, reason: str, **evidence: Any) -> Verdict:
@@ -67,6 +75,11 @@ class Verdict:
         """The infrastructure failed: no value."""
         return cls(Outcome.ERROR, None, reason, evidence)
 
+    @classmethod
+    def partial(cls, value: float, reason: str, **evidence: Any) -> Verdict:
+        """Scored: any finite value."""
+        return cls(Outcome.PARTIAL, float(value), reason, evidence)
+
     @property
     def reward(self) -> float:
         """The number to train on: the value, 0 for UNDECIDED. Raises InfrastructureError for ERROR."""
@@ -76,9 +89,17 @@ class Verdict:
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary of plain JSON types."""
-        return {"outcome": self.outcome.value, "value": self.value, "reason": self.reason, "evidence": self.evidence}
+        row = {"outcome": self.outcome.value, "value": self.value, "reason": self.reason, "evidence": self.evidence}
+        return {**row, "parts": {name: part.to_json() for name, part in self.parts.items()}} if self.parts else row
+
+    def walk(self, path: str = "") -> Iterator[tuple[str, Verdict]]:
+        """Every part at any depth with its path, such as "answer" or "style/length"."""
+        for name, part in self.parts.items():
+            yield f"{path}{name}", part
+            yield from part.walk(f"{path}{name}/")
 
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> Verdict:
         """The inverse of `to_json`."""
-        return cls(row["outcome"], row["value"], row["reason"], row["evidence"])
+        parts = {name: cls.from_json(part) for name, part in row.get("parts", {}).items()}
+        return cls(row["outcome"], row["value"], row["reason"], row["evidence"], parts)
