@@ -21,7 +21,7 @@ class Outcome(StrEnum):
     WRONG = "wrong"
     """The response is not right."""
     PARTIAL = "partial"
-    """Not simply right or wrong; the value says how much: a share of 1, a score, a weighted sum, or a penalty below 0."""
+    """Not simply right or wrong; the value says how much: a share of 1, a score, a sum, or a penalty below 0."""
     UNDECIDED = "undecided"
     """The verifier could not tell. It trains as 0 and is counted apart."""
     ERROR = "error"

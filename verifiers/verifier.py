@@ -1,4 +1,4 @@
-"""Verifier: what every checker of responses offers, so that rubrics, environments and `check_verifier` take any of them."""
+"""Verifier: what every checker of responses offers, so that rubrics, environments and `check_verifier` take any."""
 
 from __future__ import annotations
 
