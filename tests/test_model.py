@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from twins import write_qwen25_twin
 
@@ -36,6 +36,8 @@ def copy_of(folder: Path, place: Path) -> Path:
 @given(st.text(PRINTABLE, max_size=60))
 def test_every_printable_character_is_one_token_and_comes_back(text: str) -> None:
     tokenizer = character_tokenizer()
+    # Hypothesis also tries strings that it finds in the source, and a role's token spelled out is that one token.
+    assume(not any(token in text for token in tokenizer.all_special_tokens))
     ids = tokenizer.encode(text, add_special_tokens=False)
     assert len(ids) == len(text)
     assert tokenizer.decode(ids) == text
