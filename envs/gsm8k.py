@@ -17,8 +17,8 @@ from typing import Any, Literal
 import numpy as np
 
 from ..verifiers.extraction import Rule
+from ..verifiers.math.verifier import MathVerifier
 from ..verifiers.numbers import format_number, parse_number
-from ..verifiers.numeric import NumericVerifier
 from ..verifiers.verdict import Verdict
 from .calculator import calculator, evaluate, how_to_call
 from .errors import EnvError, NoDemonstration, TaskError, ToolError, did_you_mean
@@ -186,7 +186,7 @@ class GSM8K(TextEnv):
         self.split: Split = split
         problems = load_problems(data_folder(data_dir), split)
         tasks = [Task(p.id, p.question, p.answer, {"solution": p.solution}) for p in problems]
-        self.verifier = NumericVerifier(order)
+        self.verifier = MathVerifier(order, percent="unit", evaluated=True)
         if system_prompt is None:
             system_prompt = self.default_system_prompt + how_to_call(dialect)
         super().__init__(

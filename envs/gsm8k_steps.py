@@ -13,8 +13,9 @@ from typing import Literal
 
 import numpy as np
 
+from ..verifiers.extraction import STRICT
+from ..verifiers.math.verifier import MathVerifier
 from ..verifiers.numbers import format_number, parse_number
-from ..verifiers.numeric import NumericVerifier
 from ..verifiers.verdict import Outcome, Verdict
 from .calculator import calculator, evaluate, how_to_call
 from .errors import EnvError, NoDemonstration, TaskError, ToolError, did_you_mean
@@ -141,7 +142,7 @@ class GSM8KSteps(TextEnv):
             raise EnvError(f"context_chars = {context_chars} leaves no context; give 1 or more, or null for all of it.")
         self.split: Split = split
         self.setting: Setting = setting
-        self.verifier = NumericVerifier(("hash", "tag", "boxed", "bare"), units=False)
+        self.verifier = MathVerifier(STRICT, units=False, percent="unit", evaluated=True)
         self.steps = StepSource(data_folder(data_dir), split, setting, context_chars)
         if system_prompt is None:
             system_prompt = self.default_system_prompt + how_to_call(dialect)

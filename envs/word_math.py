@@ -11,8 +11,9 @@ from typing import Literal
 
 import numpy as np
 
+from ..verifiers.extraction import STRICT
+from ..verifiers.math.verifier import MathVerifier
 from ..verifiers.numbers import format_number
-from ..verifiers.numeric import NumericVerifier
 from ..verifiers.verdict import Verdict
 from .calculator import calculator, evaluate, how_to_call
 from .errors import EnvError, NoDemonstration, did_you_mean
@@ -67,7 +68,7 @@ class WordMath(TextEnv):
                 raise EnvError(f"No template has the levels {levels!r}; the levels are {known}.")
             raise EnvError(f"No template has the levels {levels!r} and the names {templates!r}; leave one out.")
         self.seed = seed
-        self.verifier = NumericVerifier(("hash", "tag", "boxed", "bare"), units=False)
+        self.verifier = MathVerifier(STRICT, units=False, percent="unit", evaluated=True)
         if system_prompt is None:
             system_prompt = self.default_system_prompt + how_to_call(dialect)
         super().__init__(

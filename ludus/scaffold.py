@@ -37,8 +37,7 @@ import gymnasium
 import numpy as np
 
 from ludus.envs import ProceduralSource, Task, TextEnv
-from ludus.verifiers.numeric import NumericVerifier
-from ludus.verifiers.verdict import Verdict
+from ludus.verifiers import MathVerifier, Verdict
 
 
 class $cls(TextEnv):
@@ -46,7 +45,7 @@ class $cls(TextEnv):
 
     def __init__(self, *, largest: int = 99, seed: int = 0, render_mode: str | None = None) -> None:
         self.largest = largest
-        self.verifier = NumericVerifier()
+        self.verifier = MathVerifier(evaluated=True)  # a number, not a calculation that gives it
         super().__init__(ProceduralSource(self.generate, seed), render_mode=render_mode)
 
     def generate(self, rng: np.random.Generator, index: int) -> Task:
@@ -120,7 +119,7 @@ ludus envs
 `$module.py` holds the environment: `generate` makes a task, `verify` judges an answer, `demonstrate` shows one.
 """)
 
-_TAKEN_CLASSES = ("NumericVerifier", "ProceduralSource", "Task", "TextEnv", "Verdict")
+_TAKEN_CLASSES = ("MathVerifier", "ProceduralSource", "Task", "TextEnv", "Verdict")
 """What MODULE imports; a class of the same name would hide it."""
 
 

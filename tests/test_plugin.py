@@ -113,7 +113,7 @@ def test_what_is_written_is_clean(tmp_path: Path, repository: Path) -> None:
         ("text_env", "choose another, such as my-text_env."),
         ("verdict", "choose another, such as my-verdict."),
         ("procedural-source", "choose another, such as my-procedural-source."),
-        ("numeric-verifier", "choose another, such as my-numeric-verifier."),
+        ("math-verifier", "choose another, such as my-math-verifier."),
         ("test-x", "choose another, such as my-test-x."),
         ("setup", "choose another, such as my-setup."),
         ("conftest", "choose another, such as my-conftest."),

@@ -1,7 +1,7 @@
-"""Find the answer in a response: after `####`, in `<answer>`, in `\\boxed{}`, the bare response, or its last number.
+"""Find the answer in a response: where it was marked, and what exactly stands there.
 
-Invariant: the rules are tried in the given order and the first one whose marker is present decides alone. A marker
-whose content is not exactly one number is a wrong answer, not a reason to look further.
+Invariant: the rules are tried in the given order and the first one whose marker is present decides alone. What it marks
+may be no answer at all; that is a wrong answer then, and no reason to look further. Every rule is linear in the text.
 """
 
 from __future__ import annotations
@@ -13,48 +13,43 @@ from fractions import Fraction
 from typing import Literal, get_args
 
 from .errors import VerifierError
-from .numbers import CURRENCY, MINUS, NUMBER, Percent, match_value, parse_number
+from .numbers import CURRENCY, MINUS, NUMBER, Percent, match_value
 
-Rule = Literal["hash", "tag", "boxed", "bare", "last"]
-"""hash: the line after the last ####. tag: the last <answer>…</answer>. boxed: the last \\boxed{…}. bare: the whole
-response. last: the last number anywhere, the weak form: it also finds numbers that were not meant as the answer."""
+Rule = Literal["boxed", "first_boxed", "all_boxed", "tag", "hash", "phrase", "math", "bare", "last"]
+"""boxed, first_boxed, all_boxed: the last, the first, all \\boxed{…}. tag: the last <answer>…</answer>. hash: the line
+after the last ####. phrase: what follows the last "the answer is" or "Answer:". math: the last formula in $…$, \\(…\\)
+or \\[…\\]. bare: the whole response. last: the last number anywhere, the weak form: it also finds numbers that were not
+meant as the answer. Answers of one rule that only "or", "and" or a comma separates are taken together."""
 
 STRICT: tuple[Rule, ...] = ("hash", "tag", "boxed", "bare")
-LENIENT: tuple[Rule, ...] = ("hash", "tag", "boxed", "last")
+"""For policies that were told a format."""
+USUAL: tuple[Rule, ...] = ("boxed", "tag", "hash", "phrase", "math", "bare")
+"""For models that answer as they like."""
+LENIENT: tuple[Rule, ...] = ("boxed", "tag", "hash", "phrase", "math", "last")
 
 MAX_RESPONSE_CHARS = 200_000
 """Only so many characters at the end of a response are read."""
-_MAX_MARKED_CHARS = 300
 _LAST_NUMBER_CHARS = 4_000
-_UNIT = re.compile(r"\s?[^\W\d_][^\W\d_.'’²³/-]*(?:[ .'’²³/-]{1,2}[^\W\d_]+){0,5}[.²³]?")
-_HEDGES = "or and not to maybe either"
-_SCALES = (
-    "hundred(?:th)?s? thousand(?:th)?s? millions? billions? trillions? dozens? lakhs? crores? grand(?!.total) "
-    "k m(?!/) b mn bn tn mil bil"
-)
-_NUMERALS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety"
-)
-_FRACTIONS = "half halves thirds? quarter fourths? fifths? sixths? sevenths? eighths? ninths? tenths?"
-_OPERATORS = "plus minus divided multiplied x squared cubed doubled tripled halved negative"
-# "times", "over" and "quarters" (the coins) are left out: "5 times" and "5 left over" are 5, and in "5 times two" and
-# "5 over two" the second number is found.
-_OTHER_NUMBER = re.compile(
-    rf"\b(?:{'|'.join(' '.join((_HEDGES, _SCALES, _NUMERALS, _FRACTIONS, _OPERATORS)).split())})\b", re.IGNORECASE
-)
-"""A word that leaves open which number is meant, or makes it another one ("5 million", "5 minus one")."""
 _GLUED = re.compile(r"(?<!\w)(?:[0-9]+[.,](?=[0-9]))*\w*(?:[0-9][eE][-+]|[^\W\d_])[0-9]\w*(?:\.[0-9]\w*)?")
 """A word in which a digit follows a letter (1e3, 2e-3, x2): no number, and none is inside."""
+_PHRASE = re.compile(
+    r"answer[*_\s]{0,4}(?:(?:is|are|equals|would be|should be|must be|to be)\b[*_\s]{0,4}[:=]?|[:=])[*_\s]{0,8}",
+    re.IGNORECASE,
+)
+_SENTENCE_END = re.compile(r"\.(?=\s+[A-Z(]|\s*\Z)|\n")
+_BETWEEN = re.compile(r"\s*\$?\s*[,;]?\s*(?:or|and|or maybe|or else|and/or|/|,|;)\s*\$?\s*", re.IGNORECASE)
+_FOLLOWS = re.compile(r"\s*(?:[,;/]|or\b|and\b)", re.IGNORECASE)
+_CLOSERS = {"$$": "$$", "$": "$", r"\(": r"\)", r"\[": r"\]"}
 
 
 @dataclass(frozen=True)
-class Extracted:
-    """What a rule found: its marked text, and the number in it (None where the text is not exactly one number)."""
+class Extraction:
+    """What a rule found: a text, from the places `start` to `end` of the response (or joined from pieces there)."""
 
     rule: Rule
     text: str
-    value: Fraction | None
+    start: int
+    end: int
 
 
 def check_order(order: Sequence[Rule]) -> None:
@@ -65,55 +60,164 @@ def check_order(order: Sequence[Rule]) -> None:
         raise VerifierError(f"Unknown extraction rule {unknown[0] if unknown else ()!r}. Known: {', '.join(known)}.")
 
 
-def _marked(rule: Rule, text: str) -> str | None:
-    """The text that a marker marks, or None where the marker is absent."""
-    if rule == "hash":
-        start = text.rfind("####")
-        return None if start == -1 else text[start + 4 :].lstrip("#").strip(" \t").split("\n", 1)[0]
-    if rule == "tag":
-        end = text.rfind("</answer>")
-        start = text.rfind("<answer>", 0, end) if end != -1 else -1
-        return None if start == -1 else text[start + len("<answer>") : end]
-    if rule == "boxed":
-        start = text.rfind("\\boxed{")
-        return None if start == -1 else _until_brace(text, start + len("\\boxed{"))
-    return text
+def extract_answer(response: str, order: Sequence[Rule] = USUAL) -> Extraction | None:
+    """What the first applicable rule of `order` finds, or None where no rule applies.
 
-
-def _until_brace(text: str, start: int) -> str:
-    depth = 1
-    for position in range(start, min(len(text), start + _MAX_MARKED_CHARS)):
-        depth += {"{": 1, "}": -1}.get(text[position], 0)
-        if depth == 0:
-            return text[start:position]
-    return ""
-
-
-def one_number(text: str, units: bool = True, percent: Percent = "unit") -> Fraction | None:
-    """The number in a text that holds exactly one and says nothing else but, with `units`, what is counted.
-
-    "$18", "18 eggs" and "**18**." are 18; "42 or 43", "not 42", "42 43" and "42 million" are None.
+    "bare" always applies and therefore ends the order.
     """
-    text = text.strip()
-    if len(text) > _MAX_MARKED_CHARS:
+    offset = max(len(response) - MAX_RESPONSE_CHARS, 0)
+    text = response[offset:]
+    for rule in order:
+        found = _RULES[rule](text)
+        if found is not None:
+            content, start, end = found
+            return Extraction(rule, content.strip(), start + offset, end + offset)
+    return None
+
+
+_Found = tuple[str, int, int]
+
+
+def _hash(text: str) -> _Found | None:
+    start = text.rfind("####")
+    if start == -1:
         return None
-    text = re.sub(r"^\\[(\[]|\\[)\]]$|\\text\s?(?=\{)", "", text.strip("*_` \n\t"))
-    text = text.lstrip("= ").replace("{,}", ",").replace("\\!", "")
-    if text.count("$") >= 2 and text[0] == text[-1] == "$":
-        text = text.strip("$")
-    text = text.strip().removesuffix(".").strip("*_` ")
-    value = parse_number(text, percent)
-    if value is not None or not units:
-        return value
-    match = NUMBER.match(text)
+    start += 4
+    line = text[start:].split("\n", 1)[0]
+    return line.lstrip("#"), start, start + len(line)
+
+
+def _tag(text: str) -> _Found | None:
+    end = text.rfind("</answer>")
+    start = text.rfind("<answer>", 0, end) if end != -1 else -1
+    return None if start == -1 else (text[start + 8 : end], start + 8, end)
+
+
+def _boxes(text: str, most: int | None = None) -> list[tuple[int, int, int]]:
+    """Outermost boxes from left to right: where each begins, and its content from where to where (unclosed: empty)."""
+    boxes: list[tuple[int, int, int]] = []
+    position = 0
+    while (most is None or len(boxes) < most) and (match := _BOX.search(text, position)) is not None:
+        end = _closing(text, match.end())
+        if end == -1:
+            boxes.append((match.start(), match.end(), match.end()))
+            break
+        boxes.append((match.start(), match.end(), end))
+        position = end
+    return boxes
+
+
+_BOX = re.compile(r"\\f?boxed\s*\{|\\fbox\s*\{")
+_BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
+
+
+def _closing(text: str, start: int) -> int:
+    depth = 1
+    for match in _BRACES.finditer(text, start):
+        depth += {"{": 1, "}": -1}.get(match.group(), 0)
+        if depth == 0:
+            return match.start()
+    return -1
+
+
+def _boxed(text: str) -> _Found | None:
+    boxes = _boxes(text)
+    if not boxes:
+        return None
+    chosen = [boxes[-1]]
+    for box in reversed(boxes[:-1]):
+        if not _BETWEEN.fullmatch(text, box[2] + 1, min(chosen[0][0], box[2] + 40)):
+            break
+        chosen.insert(0, box)
+    return _joined(text, [(start, end) for _, start, end in chosen])
+
+
+def _first_boxed(text: str) -> _Found | None:
+    boxes = _boxes(text, most=1)
+    return _joined(text, [(start, end) for _, start, end in boxes]) if boxes else None
+
+
+def _all_boxed(text: str) -> _Found | None:
+    boxes = _boxes(text)
+    return _joined(text, [(start, end) for _, start, end in boxes]) if boxes else None
+
+
+def _joined(text: str, spans: list[tuple[int, int]]) -> _Found:
+    return " , ".join(text[start:end] for start, end in spans), spans[0][0], spans[-1][1]
+
+
+def _phrase(text: str) -> _Found | None:
+    match = None
+    for found in _PHRASE.finditer(text):
+        match = found
     if match is None:
         return None
-    unit = text[match.end() :].replace("{", " ").replace("}", " ").strip()
-    if not _UNIT.fullmatch(unit) or _OTHER_NUMBER.search(unit):
+    start = match.end()
+    while start < len(text) and text[start].isspace():
+        start += 1
+    span = _formula_at(text, start)
+    if span is not None:
+        first, end, after = span
+        if not _FOLLOWS.match(text, after):
+            return text[first:end], first, end
+    stop = _SENTENCE_END.search(text, start)
+    end = stop.start() if stop else len(text)
+    return text[start:end], start, end
+
+
+def _formula_at(text: str, start: int) -> tuple[int, int, int] | None:
+    """The formula that begins at `start`: its content from where to where, and where the text goes on."""
+    for opening, closing in _CLOSERS.items():
+        if text.startswith(opening, start):
+            first = start + len(opening)
+            end = text.find(closing, first)
+            while end > 0 and text[end - 1] == "\\" and closing[0] == "$":
+                end = text.find(closing, end + 1)
+            return None if end == -1 else (first, end, end + len(closing))
+    return None
+
+
+_FORMULA = re.compile(
+    r"\$\$(?P<display>[^$]+)\$\$"
+    r"|(?<![\\$])\$(?P<inline>(?:[^$\\\s]|\\[^\n])(?:[^$\\]|\\[^\n])*?)(?<!\s)\$(?![\d$])"
+    r"|\\\((?P<round>(?:[^\\]|\\[^()\[\]])+)\\\)"
+    r"|\\\[(?P<square>(?:[^\\]|\\[^()\[\]])+)\\\]",
+    re.DOTALL,
+)
+_FORMULA_CHARS = 20_000
+"""Formulas are looked for in so many characters at the end."""
+
+
+def _math(text: str) -> _Found | None:
+    offset = max(len(text) - _FORMULA_CHARS, 0)
+    matches = list(_FORMULA.finditer(text, offset))
+    if not matches:
         return None
-    if any(char.isnumeric() for char in re.sub(r"(?<=[A-Za-z])[²³]", "", unit)):
+    chosen = [matches[-1]]
+    for match in reversed(matches[:-1]):
+        if not _BETWEEN.fullmatch(text, match.end(), min(chosen[0].start(), match.end() + 40)):
+            break
+        chosen.insert(0, match)
+    return _joined(text, [match.span(match.lastgroup or 0) for match in chosen])
+
+
+def _bare(text: str) -> _Found | None:
+    return text, 0, len(text)
+
+
+def _last(text: str) -> _Found | None:
+    found = last_number(text)
+    if found is None:
         return None
-    return match_value(match, percent)
+    piece, _ = found
+    start = text.rfind(piece)
+    return piece, start, start + len(piece)
+
+
+_RULES = {
+    **{"boxed": _boxed, "first_boxed": _first_boxed, "all_boxed": _all_boxed, "tag": _tag, "hash": _hash},
+    **{"phrase": _phrase, "math": _math, "bare": _bare, "last": _last},
+}
 
 
 def last_number(text: str, percent: Percent = "unit") -> tuple[str, Fraction] | None:
@@ -132,23 +236,3 @@ def last_number(text: str, percent: Percent = "unit") -> tuple[str, Fraction] | 
         if value is not None:
             found = (match.group().strip(), value)
     return found
-
-
-def extract_answer(
-    text: str, order: Sequence[Rule] = STRICT, units: bool = True, percent: Percent = "unit"
-) -> Extracted | None:
-    """What the first applicable rule of `order` finds, or None where no rule applies.
-
-    "bare" always applies and therefore ends the order; "last" applies where there is a number.
-    """
-    text = text[-MAX_RESPONSE_CHARS:]
-    for rule in order:
-        if rule == "last":
-            found = last_number(text, percent)
-            if found is not None:
-                return Extracted(rule, *found)
-            continue
-        marked = _marked(rule, text)
-        if marked is not None:
-            return Extracted(rule, marked.strip()[:_MAX_MARKED_CHARS], one_number(marked, units, percent))
-    return None
