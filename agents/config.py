@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from ..verifiers.repetition import MAX_PERIOD, Loop
+
 
 class Section(BaseModel):
     """A part of a recipe: unknown keys are errors, values are frozen."""
@@ -65,6 +67,14 @@ class EngineConfig(Section):
     deadline_s: float | None = Field(None, gt=0, description="seconds one generation may take")
 
 
+class LoopConfig(Section):
+    """When a turn is cut because its tokens go round in circles, see `ludus.verifiers.repetition.Loop`."""
+
+    max_period: int = Field(Loop.max_period, gt=0, le=MAX_PERIOD, description="tokens of the longest block looked for")
+    repeats: int = Field(Loop.repeats, ge=2, description="how often the block stands there, one after the other")
+    min_tokens: int = Field(Loop.min_tokens, gt=0, description="tokens that all of it has at least")
+
+
 class SamplingConfig(Section):
     """How the policy samples."""
 
@@ -74,6 +84,9 @@ class SamplingConfig(Section):
     max_tokens: int = Field(64, gt=0, description="sampled tokens a turn may have")
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
         (), description="strings that end a turn, kept in the text"
+    )
+    stop_on_loop: LoopConfig | None = Field(
+        None, description="cut a turn that goes round in circles; {} for the usual limits"
     )
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from ..verifiers.repetition import Loop
+
 
 class StopReason(StrEnum):
     """Why a generation ended."""
@@ -14,6 +16,8 @@ class StopReason(StrEnum):
     """The policy sampled the end-of-turn token."""
     STOP = "stop"
     """The text ended with a stop sequence."""
+    LOOP = "loop"
+    """The text went round in circles."""
     LENGTH = "length"
     """max_tokens were sampled."""
     CONTEXT = "context"
@@ -33,6 +37,7 @@ class Sampling:
     temperature 0 is greedy (log-probabilities are then those at temperature 1); others are LOWEST_TEMPERATURE or more.
     top_k 0 and top_p 1 truncate nothing.
     stop: sequences of text; the token that completes one is the last of the generation. seed: of this request alone.
+    stop_on_loop: what counts as going round in circles, among the tokens of this generation; None never stops for it.
     deadline_s: seconds until the generation is cut with StopReason.DEADLINE.
     """
 
@@ -43,6 +48,7 @@ class Sampling:
     stop: tuple[str, ...] = ()
     seed: int = 0
     deadline_s: float | None = None
+    stop_on_loop: Loop | None = None
 
 
 def too_cold(temperature: float) -> str:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ..sandbox.errors import LudusError
+from ..verifiers.repetition import LoopDetector
 from .decoder import MIN_ROWS, SUMMED, Decoder
 from .engine import LOWEST_TEMPERATURE, Completion, Sampling, StopReason, too_cold
 from .sampler import kept_tokens, sample
@@ -56,6 +57,7 @@ class _Request:
     generator: torch.Generator
     limit: int
     deadline: float | None
+    loop: LoopDetector | None
     started: int = 0
     kept: list[tuple[int, ...]] = field(default_factory=list)
 
@@ -154,6 +156,7 @@ class TorchEngine:
             generator=torch.Generator().manual_seed(sampling.seed % 2**63),
             limit=min(sampling.max_tokens, self.max_length - len(token_ids)),
             deadline=None if sampling.deadline_s is None else time.monotonic() + sampling.deadline_s,
+            loop=None if sampling.stop_on_loop is None else LoopDetector(sampling.stop_on_loop),
         )
         # Who still has a slot waits for nobody; behind others it would keep the slot they wait for.
         (self._waiting if state.slot is None else self._ready).append(request)
@@ -342,11 +345,14 @@ class TorchEngine:
         return kept
 
     def _end(self, ended: list[int], tokens: Tensor) -> None:
-        """Finish the requests in the slots `ended`, and those that were cancelled, ran out of time, or hit a stop."""
+        """Finish the requests in the slots `ended`, and those cancelled, out of time, at a stop, or in a loop."""
+        loops = self._loops(tokens)
         for slot in ended:
             request = self._running[slot]
-            cancelled = request.future.done()
-            self._finish(slot, request, None if cancelled else self._end_reason(request, slot, int(tokens[slot])))
+            if request.future.done():
+                self._finish(slot, request, None)
+            else:
+                self._finish(slot, request, self._end_reason(request, slot, int(tokens[slot]), slot in loops))
         now = time.monotonic()
         for slot, request in list(self._running.items()):
             if request.future.done():
@@ -355,14 +361,24 @@ class TorchEngine:
                 self._finish(slot, request, StopReason.DEADLINE)
             elif request.sampling.stop and self._stops(request, slot, int(tokens[slot])):
                 self._finish(slot, request, StopReason.STOP)
+            elif slot in loops:
+                self._finish(slot, request, StopReason.LOOP)
         if not self._running:
             self._longest = 0
 
-    def _end_reason(self, request: _Request, slot: int, token: int) -> StopReason:
+    def _loops(self, tokens: Tensor) -> set[int]:
+        """The slots whose newest token closed a loop."""
+        watched = {slot: request.loop for slot, request in self._running.items() if request.loop is not None}
+        sampled = tokens.tolist() if watched else []
+        return {slot for slot, loop in watched.items() if loop.push(sampled[slot])}
+
+    def _end_reason(self, request: _Request, slot: int, token: int, in_loop: bool) -> StopReason:
         if token == self.end_id:
             return StopReason.END
         if request.sampling.stop and self._stops(request, slot, token):
             return StopReason.STOP
+        if in_loop:
+            return StopReason.LOOP
         return StopReason.LENGTH if request.limit == request.sampling.max_tokens else StopReason.CONTEXT
 
     def _stops(self, request: _Request, slot: int, token: int) -> bool:

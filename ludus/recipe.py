@@ -216,6 +216,12 @@ def _misfits(recipe: Recipe) -> list[str]:
             f"sampling.max_tokens = {sampling.max_tokens} leaves no room for a prompt in"
             f" engine.max_length = {engine.max_length}; lower the first or raise the second"
         )
+    if sampling.stop_on_loop and sampling.stop_on_loop.min_tokens >= sampling.max_tokens:
+        found.append(
+            f"sampling.stop_on_loop.min_tokens = {sampling.stop_on_loop.min_tokens} is not below"
+            f" sampling.max_tokens = {sampling.max_tokens}, so that no loop would ever be cut; lower the first or"
+            " raise the second"
+        )
     if recipe.sft is None and policy is None:
         found.append("nothing would be trained; give a section sft, a section policy, or both")
     if 0 < sampling.temperature < LOWEST_TEMPERATURE:

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from ludus.complaints import keys_of
 from ludus.recipe import Recipe, RecipeError, dump_recipe, load_recipe, make_recipe, parse_setting
+from ludus.train import _sampling as sampling_of
+from ludus.verifiers.repetition import Loop
 from ludus.yaml_core import dump, parse
 
 BASE = """\
@@ -66,6 +68,15 @@ def test_overrides_reach_sections_list_items_and_free_options(file: Path) -> Non
     assert recipe.seed == 7
 
 
+def test_loops_are_cut_where_a_recipe_asks_for_it_and_never_else(file: Path) -> None:
+    assert sampling_of(load_recipe(file).sampling, None).stop_on_loop is None
+    recipe = load_recipe(file, ["sampling.max_tokens=200", "sampling.stop_on_loop.repeats=3"])
+    for greedy in (False, True):
+        assert sampling_of(recipe.sampling, None, greedy).stop_on_loop == Loop(max_period=64, repeats=3, min_tokens=64)
+    file.write_text(dump_recipe(recipe), encoding="utf-8")
+    assert load_recipe(file) == recipe
+
+
 def test_a_later_override_wins(file: Path) -> None:
     assert load_recipe(file, ["seed=1", "seed=2"]).seed == 2
 
@@ -77,7 +88,7 @@ def test_a_later_override_wins(file: Path) -> None:
         ("polcy.steps=3", "polcy is not a known key; did you mean policy?"),
         ("envs.0.wieght=2", "envs.0.wieght is not a known key; did you mean envs.0.weight?"),
         ("lr=1", "lr is not a known key; did you mean sft.optimizer.lr or policy.optimizer.lr?"),
-        ("sampling.zebra=1", "known here: temperature, top_p, top_k, max_tokens, stop."),
+        ("sampling.zebra=1", "known here: temperature, top_p, top_k, max_tokens, stop, stop_on_loop."),
         ("device=cud", "device = 'cud' is not one of 'auto', 'cpu' or 'cuda'; did you mean cuda?"),
         ("policy.steps=0", "policy.steps = 0 must be greater than 0."),
         ("policy.steps=ten", "policy.steps = 'ten' must be a whole number."),
@@ -88,6 +99,14 @@ def test_a_later_override_wins(file: Path) -> None:
         ("envs.0.options.share=-.inf", "envs.0.options.share = -inf must be a finite number."),
         ("sampling.top_p=1.5", "sampling.top_p = 1.5 must be at most 1.0."),
         ("sampling.stop=</a>", "sampling.stop = '</a>' must be a list, such as [first, second]."),
+        ("sampling.stop_on_loop.repeats=1", "sampling.stop_on_loop.repeats = 1 must be at least 2."),
+        ("sampling.stop_on_loop.max_period=0", "sampling.stop_on_loop.max_period = 0 must be greater than 0."),
+        ("sampling.stop_on_loop.min_tokens=0", "sampling.stop_on_loop.min_tokens = 0 must be greater than 0."),
+        (
+            "sampling.stop_on_loop=true",
+            "stop_on_loop = true must be a section with the keys max_period",
+        ),
+        ("sampling.stop_on_loop.period=3", "did you mean sampling.stop_on_loop.max_period?"),
         ("name=3", "name = 3 must be text: put it in quotes."),
         ("name=../up", "name = '../up' is not allowed: what the run folder is called"),
         ("envs.3.weight=2", "envs is a list without an entry 3; its last entry is envs.0."),
@@ -116,6 +135,10 @@ def test_a_wrong_override_is_named_with_its_value_and_its_cure(file: Path, overr
         (["engine.max_length=2000"], "engine.max_length = 2000 exceeds model.tiny.max_length = 1024"),
         (["model.tiny.hidden_size=65"], "must be an even multiple of model.tiny.heads = 2; take 68."),
         (["model.tiny.kv_heads=3"], "model.tiny.kv_heads = 3 must divide model.tiny.heads = 2."),
+        (
+            ["sampling.stop_on_loop={}"],
+            "sampling.stop_on_loop.min_tokens = 64 is not below sampling.max_tokens = 64, so that no loop would ever",
+        ),
         (["sampling.temperature=0"], "sampling.temperature = 0 makes all episodes of a group equal"),
         (
             ["sampling.temperature=1.0e-40"],

@@ -20,6 +20,7 @@ from ludus.agents.decoder import MIN_ROWS, UnsupportedModelError
 from ludus.agents.engine import Completion, Sampling, StopReason
 from ludus.agents.model import character_tokenizer, create_tiny_model
 from ludus.agents.torch_engine import EngineError, TorchEngine
+from ludus.verifiers.repetition import Loop, LoopDetector
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -490,6 +491,74 @@ def test_the_longest_sequence_ends_a_turn() -> None:
     assert (written(found), found.stop_reason) == ("bc", StopReason.CONTEXT)
     found = complete(engine, ids("ccccccca"), temperature=0.0)
     assert (written(found), found.stop_reason) == ("b", StopReason.CONTEXT)
+
+
+# Going round in circles
+
+CIRCLE = Loop(max_period=5, repeats=3, min_tokens=6)
+
+
+@pytest.fixture(scope="module")
+def circling() -> TorchEngine:
+    """Greedy, it writes a to e and then c, d, e for ever."""
+    follows = chain(LETTERS[:5]) | {LETTERS[4]: LETTERS[2]}
+    return engine_of(writing_model(TOKENIZER, follows))
+
+
+def test_a_text_that_goes_round_in_circles_is_cut_at_the_token_that_closes_the_loop(circling: TorchEngine) -> None:
+    found = complete(circling, ids("a"), temperature=0.0, max_tokens=60, stop_on_loop=CIRCLE)
+    assert (written(found), found.stop_reason) == ("bcdecdecde", StopReason.LOOP)
+    whole = complete(circling, ids("a"), temperature=0.0, max_tokens=60)
+    assert (len(whole.token_ids), whole.stop_reason) == (60, StopReason.LENGTH)
+    assert (whole.token_ids[:10], whole.logprobs[:10]) == (found.token_ids, found.logprobs)
+
+
+def test_a_loop_is_told_before_the_limit_of_length_and_after_a_stop_sequence(circling: TorchEngine) -> None:
+    for limit, reason in ((9, StopReason.LENGTH), (10, StopReason.LOOP)):
+        found = complete(circling, ids("a"), temperature=0.0, max_tokens=limit, stop_on_loop=CIRCLE)
+        assert (len(found.token_ids), found.stop_reason) == (limit, reason)
+    found = complete(circling, ids("a"), temperature=0.0, max_tokens=60, stop=("cdecdecde",), stop_on_loop=CIRCLE)
+    assert (len(found.token_ids), found.stop_reason) == (10, StopReason.STOP)
+
+
+def test_a_loop_does_not_begin_in_the_prompt_or_in_an_earlier_turn(circling: TorchEngine) -> None:
+    circle = Sampling(temperature=0.0, max_tokens=8, stop_on_loop=CIRCLE)
+
+    async def run() -> list[Completion]:
+        tokens, turns = ids("abcdecdecde"), []
+        for _ in range(3):
+            turns.append(await circling.generate(list(tokens), circle, session="one"))
+            tokens += turns[-1].token_ids
+        circling.release("one")
+        return turns
+
+    assert [(len(turn.token_ids), turn.stop_reason) for turn in asyncio.run(run())] == [(8, StopReason.LENGTH)] * 3
+
+
+def test_looking_for_loops_changes_no_bit_and_no_company_changes_where_one_is_found() -> None:
+    """Three letters in any order loop soon: every row is cut just where its own tokens say, whatever its slot."""
+    logits = torch.full((SIZE, SIZE), -30.0)
+    logits[:, LETTERS[:3]] = 0.0
+    model = bigram_model(logits)
+    loop = Loop(max_period=4, repeats=3, min_tokens=5)
+    plain = [Sampling(max_tokens=40 + i, seed=i) for i in range(5 * SLOTS)]
+    watched = [sampling if i % 7 == 0 else replace(sampling, stop_on_loop=loop) for i, sampling in enumerate(plain)]
+
+    async def run(engine: TorchEngine, samplings: list[Sampling]) -> list[Completion]:
+        return await asyncio.gather(*(engine.generate(ids("a"), sampling) for sampling in samplings))
+
+    whole = asyncio.run(run(engine_of(model, slots=3 * SLOTS), plain))
+    cut = asyncio.run(run(engine_of(model, slots=2 * SLOTS), watched))
+    for i, (before, after) in enumerate(zip(whole, cut, strict=True)):
+        detector = LoopDetector(loop)
+        end = next((n for n, token in enumerate(before.token_ids, 1) if detector.push(token)), None)
+        if i % 7 == 0 or end is None:
+            assert after == before
+        else:
+            assert after.stop_reason is StopReason.LOOP
+            assert (after.token_ids, after.logprobs) == (before.token_ids[:end], before.logprobs[:end])
+    assert sum(completion.stop_reason is StopReason.LOOP for completion in cut) > len(cut) // 2
+    assert cut[3] == complete(engine_of(model), ids("a"), max_tokens=43, seed=3, stop_on_loop=loop)
 
 
 def test_a_deadline_cuts_one_generation_and_no_other() -> None:

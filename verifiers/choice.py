@@ -1,0 +1,209 @@
+"""MultipleChoice: which one letter does a response choose?
+
+Invariant: the rules are tried in a fixed order and the first one whose marker is present decides alone. Its last marker
+must hold exactly one letter, and no other of its markers may hold a different one: whoever lists several letters, in
+one place or in many, has chosen none. A marker around nothing, such as \\boxed{}, is none.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple, get_args
+
+from .errors import VerifierError
+from .verdict import Verdict
+
+Rule = Literal["hash", "tag", "boxed", "phrase", "line", "bare"]
+"""hash: the line after ####. tag: <answer>…</answer>. boxed: \\boxed{…}. phrase: what follows "the answer is" or
+"Answer:" in its line. line: a last line that is nothing but a letter. bare: the whole response."""
+
+ORDER: tuple[Rule, ...] = ("hash", "tag", "boxed", "phrase", "line", "bare")
+
+MAX_RESPONSE_CHARS = 200_000
+"""Only so many characters at the end of a response are read, and of those only what follows the last </think>."""
+_MAX_MARKED_CHARS = 1_000
+_MAX_MARKERS = 100
+"""Only so many markers, or lines, counted from the end, are read."""
+
+_PHRASE = re.compile(
+    r"\b(?:answer|(?:correct|right|best)\s(?:option|choice))\b[*_ ]{0,4}(?:is\b|:)[*_ ]{0,4}:?", re.IGNORECASE
+)
+_WRAPPED = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mathsf|boxed|fbox)\s?\{([^{}]*)\}")
+_REASON = re.compile(r",?\s(?:because|since|as)\s")
+_SENTENCE_END = re.compile(r"[.!?;](?=\s)")
+_LETTER = re.compile(r"(?:(?:option|choice|answer)[ :]\s?)?[(\[]?([A-Za-z])(?![\w'’])([)\]]?)", re.IGNORECASE)
+_BEFORE_TEXT = re.compile(r"[.):\]]+\s*|[–—-]\s+")
+_DECORATION = "*_`~\"'“”‘’ \t\r\n"
+
+
+class _Start(NamedTuple):
+    """The letter that a text begins with, whether a bracket closes behind it, and what follows."""
+
+    letter: str
+    closed: bool
+    rest: str
+
+
+class MultipleChoice:
+    """CORRECT where the response chooses the right letter and no other.
+
+    letters: the letters there are, such as "ABCD", or how many. options: the text of each letter; a response may then
+    choose by that text, and a text behind a letter must be that letter's. order: which rules apply, see `Rule`.
+
+    "B", "(B)", "**B**", "b)", "\\text{(B)}", "Option B" and "B. Paris" are a letter; "A, B, C, D", "A or B" and "not B"
+    are none, and "all of the above" is one only where it is the text of an option.
+    """
+
+    def __init__(
+        self, letters: str | int = "ABCD", *, options: Mapping[str, str] | None = None, order: Sequence[Rule] = ORDER
+    ) -> None:
+        known = string.ascii_uppercase[: max(letters, 0)] if isinstance(letters, int) else letters.upper()
+        plenty = letters > 26 if isinstance(letters, int) else bool(set(known) - set(string.ascii_uppercase))
+        if plenty or len(known) < 2 or len(set(known)) != len(known):
+            raise VerifierError(f"letters = {letters!r} must be 2 to 26 different letters of A to Z, or their number.")
+        unknown = [rule for rule in order if rule not in get_args(Rule)]
+        if unknown or not order:
+            raise VerifierError(
+                f"Unknown extraction rule {unknown[0] if unknown else ()!r}. Known: {', '.join(get_args(Rule))}."
+            )
+        self.letters = known
+        self.order = tuple(order)
+        self.options = {letter: _plain(text) for letter, text in (options or {}).items()}
+        if self.options and sorted(self.options) != sorted(known):
+            raise VerifierError(f"options has the letters {sorted(self.options)}, but letters are {sorted(known)}.")
+        if not all(self.options.values()) or len(set(self.options.values())) != len(self.options):
+            raise VerifierError("options must be texts that are not empty and all different; correct the task.")
+        # "A" may be the article, unless a word follows that joins it to something.
+        alone = rf"[{known}](?![\w'’])(?!(?<=A)\s(?!(?:or|and|nor|is|are|was|as|but|not)\b)[a-z])"
+        self._another = re.compile(
+            rf"(?<![\w'’]){alone}"
+            rf"|^[\s.,;:/)&+\]-]*[(\[]?[{known.lower()}](?![\w'’])(?!(?<=a)\s\w)"
+            rf"|\b(?:or|and|nor|not)\s[(\[]?[{known.lower()}](?![\w'’])"
+        )
+        self._listed = re.compile(
+            rf"[\s.,;:/)&+\]-]*(?:\b(?:or|and|nor|not)\s)?[(\[]?[{known}{known.lower()}](?![\w'’])"
+        )
+
+    def verify(self, gold: str | int, response: str, *, prompt: str = "") -> Verdict:
+        """CORRECT or WRONG; gold is a letter or its index from 0. The evidence tells which rule read what."""
+        expected = self._gold(gold)
+        rule, letter, text = self._choose(response[-MAX_RESPONSE_CHARS:].rpartition("</think>")[2])
+        evidence = {"rule": rule, "text": text[:200], "expected": expected}
+        if rule is None:
+            return Verdict.wrong(f"No answer found by the rules {', '.join(self.order)}.", expected=expected)
+        if letter is None:
+            return Verdict.wrong("The answer is not exactly one letter.", **evidence)
+        evidence["extracted"] = letter
+        if letter == expected:
+            return Verdict.correct("The letter is right.", **evidence)
+        return Verdict.wrong("The letter is not the right one.", **evidence)
+
+    def _gold(self, gold: str | int) -> str:
+        if isinstance(gold, str) and len(gold.strip()) == 1 and gold.strip().upper() in self.letters:
+            return gold.strip().upper()
+        if isinstance(gold, int) and not isinstance(gold, bool) and 0 <= gold < len(self.letters):
+            return self.letters[gold]
+        raise VerifierError(
+            f"The right answer {gold!r:.100} is none of the letters {self.letters} and no index into them; correct the"
+            " task."
+        )
+
+    def _choose(self, text: str) -> tuple[Rule | None, str | None, str]:
+        """The rule that decides, the letter that it finds, and the text of its last marker."""
+        for rule in self.order:
+            found = [marked for marked in self._marked(rule, text) if marked.strip()][-_MAX_MARKERS:]
+            if found:
+                read = self._stated if rule == "phrase" else self._one_letter
+                letters = [read(marked) for marked in found]
+                agreed = len({letter for letter in letters if letter}) == 1
+                return rule, letters[-1] if agreed else None, found[-1].strip()
+        return None, None, ""
+
+    def _marked(self, rule: Rule, text: str) -> list[str]:
+        """What the markers of a rule mark, in order; empty where there is none."""
+        if rule == "hash":
+            return [line.partition("####")[2].lstrip("#") for line in text.splitlines() if "####" in line]
+        if rule == "tag":
+            closed = text.split("</answer>")[:-1]
+            return [piece.rpartition("<answer>")[2] for piece in closed if "<answer>" in piece]
+        if rule == "boxed":
+            starts = [match.end() for match in re.finditer(r"\\boxed\s?\{", text)][-_MAX_MARKERS:]
+            return [_until_brace(text[start : start + _MAX_MARKED_CHARS]) for start in starts]
+        if rule == "phrase":
+            ends = [match.end() for match in _PHRASE.finditer(text)][-_MAX_MARKERS:]
+            return [text[end : end + _MAX_MARKED_CHARS].lstrip().partition("\n")[0] for end in ends]
+        if rule == "line":
+            lines = [line for line in text.splitlines() if line.strip()][-_MAX_MARKERS:]
+            alone = [line for line in lines if len(line) <= 40 and self._is_letter(line)]
+            return alone if alone and alone[-1] is lines[-1] else []
+        return [text]
+
+    def _start(self, text: str) -> _Start | None:
+        text = _unwrapped(text)
+        match = _LETTER.match(text)
+        if match is None or match[1].upper() not in self.letters:
+            return None
+        return _Start(match[1].upper(), bool(match[2]), text[match.end() :].strip(_DECORATION))
+
+    def _is_letter(self, text: str) -> bool:
+        start = self._start(text)
+        return start is not None and not start.rest.strip(".:,;!)")
+
+    def _one_letter(self, text: str) -> str | None:
+        """The letter of a text that is one letter, one letter and its option, or an option; else None."""
+        if len(text) > _MAX_MARKED_CHARS:
+            return None
+        start = self._start(text)
+        if start is not None:
+            if self._is_letter(text):
+                return start.letter
+            between = _BEFORE_TEXT.match(start.rest)
+            if between is not None or start.closed:
+                said = start.rest[between.end() if between else 0 :]
+                if self.options:
+                    if _plain(said) == self.options[start.letter]:
+                        return start.letter
+                elif "\n" not in said and not self._names_another(start.letter, said):
+                    return start.letter
+        return next((letter for letter, option in self.options.items() if option == _plain(text)), None)
+
+    def _stated(self, text: str) -> str | None:
+        """The letter that the rest of a sentence states, whatever reason it then gives."""
+        whole = self._one_letter(text)
+        if whole is not None:
+            return whole
+        start = self._start(_REASON.split(text, maxsplit=1)[0])
+        if start is None or self._listed.match(start.rest) or (start.rest[:1].isalnum() and not start.closed):
+            return None
+        said = _plain(start.rest.lstrip(".,:;)-–— "))
+        if said in self.options.values():
+            return None
+        sentence = _SENTENCE_END.split(start.rest, maxsplit=1)[0]
+        return None if self._names_another(start.letter, sentence) else start.letter
+
+    def _names_another(self, letter: str, text: str) -> bool:
+        return any(letter not in match.group().upper() for match in self._another.finditer(text))
+
+
+def _until_brace(text: str) -> str:
+    depth = 1
+    for position, char in enumerate(text):
+        depth += {"{": 1, "}": -1}.get(char, 0)
+        if depth == 0:
+            return text[:position]
+    return ""
+
+
+def _unwrapped(text: str) -> str:
+    """Without the markdown, dollar signs and TeX commands around it."""
+    text = text.strip(_DECORATION + "$")
+    for _ in range(4):
+        text = _WRAPPED.sub(r"\1", text).strip(_DECORATION + "$")
+    return text.removeprefix("\\(").removesuffix("\\)").removeprefix("\\[").removesuffix("\\]").strip(_DECORATION)
+
+
+def _plain(text: str) -> str:
+    """An option's text as it is compared: without case, markup, runs of white space, and a full stop."""
+    return " ".join(_unwrapped(text).casefold().split()).rstrip(".").strip()
