@@ -118,7 +118,7 @@ def _by_meaning(gold: str, response: str, rules: Rules, work: Work, symbolic: Sy
     try:
         right = parse(gold)
     except (Unreadable, TooLarge) as error:
-        if _words(gold) == _words(response) != "":
+        if _words(gold) == _words(response) and any(map(str.isalnum, gold)):
             return Finding(Match.SAME, "text", "the texts are the same")
         return Finding(Match.UNSURE, "text", f"the right answer cannot be read: {error}")
     if right.op == "text":
@@ -130,18 +130,24 @@ def _by_meaning(gold: str, response: str, rules: Rules, work: Work, symbolic: Sy
     except Unreadable as error:
         return Finding(Match.DIFFERENT, "text", f"the answer is no mathematics: {error}")
     comparison = Comparison(rules, work, symbolic, f"{gold}\n{response}")
-    finding = comparison.match(right, given)
-    if finding.match is Match.SAME:
-        return finding
-    # "1,234" is one number unless the other side has several answers
-    for text, other in ((gold, given), (response, right)):
-        if "," in text and other.op in ("list", "set", "seq"):
-            again = parse(text, commas_separate=True)
-            pair = (again, given) if text is gold else (right, again)
-            if again not in (right, given):
-                finding = comparison.match(*pair)
-                break
-    return finding
+    try:
+        finding = comparison.match(right, given)
+        if finding.match is Match.SAME:
+            return finding
+        # "1,234" is one number unless the other side has several answers
+        if "," in gold and given.op in ("list", "set", "seq"):
+            right = parse(gold, commas_separate=True)
+        elif "," in response and right.op in ("list", "set", "seq"):
+            given = parse(response, commas_separate=True)
+        else:
+            return finding
+        return comparison.match(right, given)
+    except TooMuchWork:
+        raise
+    except (TooLarge, NoValue, Unreadable) as error:
+        return unsure("structure", f"the answers cannot be compared: {error}")
+    except RecursionError:
+        return unsure("structure", "the answers are nested too deeply")
 
 
 def _squash(text: str) -> str:
@@ -271,22 +277,23 @@ class Comparison:
 
     def _named(self, rights: Sequence[Node], answers: Sequence[Node]) -> Finding | None:
         """Values with names: x = 1, y = 2 in any order; one name for all is left out. None where it is neither."""
-        right_names, right_values = _names(rights)
-        names, values = _names(answers)
-        if None in right_values or None in values:
+        named_rights, named = [_named_value(item) for item in rights], [_named_value(item) for item in answers]
+        if None in named_rights or None in named:
             return None
-        known_right, known = set(right_names) - {None}, set(names) - {None}
-        if len(known_right) <= 1 and len(known) <= 1:
-            if known_right and known and known_right != known:
+        right_pairs = [pair for pair in named_rights if pair is not None]
+        pairs = [pair for pair in named if pair is not None]
+        right_names, names = {name for name, _ in right_pairs} - {None}, {name for name, _ in pairs} - {None}
+        if len(right_names) <= 1 and len(names) <= 1:
+            if right_names and names and right_names != names:
                 return different("structure", "the names differ")
             if len(rights) != len(answers):
                 return different("structure", f"there are {len(answers)} answers for {len(rights)}")
-            return self._cover(right_values, values)  # type: ignore[arg-type]
-        if len(right_names) == len(known_right) and len(names) == len(known):
-            if set(right_names) != set(names):
+            return self._cover([value for _, value in right_pairs], [value for _, value in pairs])
+        if len(right_pairs) == len(right_names) and len(pairs) == len(names):
+            if right_names != names:
                 return different("structure", "the names differ")
-            by_name = dict(zip(names, values, strict=True))
-            return self._in_order(right_values, [by_name[name] for name in right_names])  # type: ignore[arg-type, misc]
+            by_name = dict(pairs)
+            return self._in_order([value for _, value in right_pairs], [by_name[name] for name, _ in right_pairs])
         return None
 
     # Tuples, matrices, ratios, bases
@@ -601,24 +608,21 @@ def _signs(node: Node) -> list[Node]:
     if not signs:
         return [node]
     if len(signs) > 4:
-        raise_too_many()
+        raise TooLarge("there are more than four signs ±")
     together = any(sign.value == "-" for sign in signs)
-    variants = [node]
     if together:
-        return [_choose(node, lambda sign, upper=upper: (sign == "+") == upper) for upper in (True, False)]
+        return [_choose(node, "+"), _choose(node, "-")]
+    variants = [node]
     for _ in signs:
         variants = [choice for variant in variants for choice in _first_sign(variant)]
     return variants
 
 
-def raise_too_many() -> None:
-    raise TooLarge("there are more than four signs ±")
-
-
-def _choose(node: Node, positive: Callable[[str], bool]) -> Node:
-    args = tuple(_choose(arg, positive) for arg in node.args)
+def _choose(node: Node, upper: str) -> Node:
+    """The answer with all upper signs ("+"), or with all lower ones ("-")."""
+    args = tuple(_choose(arg, upper) for arg in node.args)
     if node.op == "pm":
-        return args[0] if positive(str(node.value)) else neg(args[0])
+        return args[0] if node.value == upper else neg(args[0])
     return Node(node.op, node.value, args) if args else node
 
 
@@ -665,14 +669,12 @@ def assignment(node: Node) -> tuple[str | None, Node | None]:
     return None, None
 
 
-def _names(items: Sequence[Node]) -> tuple[list[str | None], list[Node | None]]:
-    names: list[str | None] = []
-    values: list[Node | None] = []
-    for item in items:
-        name, value = assignment(item) if item.op == "rel" else (None, item)
-        names.append(name)
-        values.append(value)
-    return names, values
+def _named_value(item: Node) -> tuple[str | None, Node] | None:
+    """The name (None without one) and the value of one of several answers; None where it is another relation."""
+    if item.op != "rel":
+        return None, item
+    name, value = assignment(item)
+    return None if value is None else (name, value)
 
 
 def _last_equation(node: Node) -> Node:

@@ -29,6 +29,12 @@ class Node(NamedTuple):
     value: Fraction | str | None = None
     args: tuple[Node, ...] = ()
 
+    @property
+    def number(self) -> Fraction:
+        """The value of a num."""
+        assert isinstance(self.value, Fraction)
+        return self.value
+
     def walk(self) -> Iterator[Node]:
         """This node and every node below it."""
         pending = [self]
@@ -84,7 +90,7 @@ def mul(*args: Node) -> Node:
     for arg in args:
         flat += arg.args if arg.op == "mul" else (arg,)
     if len(flat) == 2 and flat[0] == MINUS_ONE and flat[1].op == "num":
-        return Node("num", -flat[1].value)  # type: ignore[operator]
+        return num(-flat[1].number)
     return Node("mul", None, tuple(flat)) if len(flat) != 1 else flat[0]
 
 
@@ -126,9 +132,9 @@ def canonical(node: Node) -> Node:
             if arg.op != "num":
                 rest.append(arg)
             elif node.op == "add":
-                total += arg.value  # type: ignore[operator]
+                total += arg.number
             else:
-                total *= arg.value  # type: ignore[operator]
+                total *= arg.number
         if node.op == "mul" and total == 0:
             rest = []
         rest.sort(key=repr)
@@ -140,5 +146,5 @@ def canonical(node: Node) -> Node:
     elif node.op in ("union", "intersection"):
         args = tuple(sorted(args, key=repr))
     if node.op == "pow" and args[0].op == args[1].op == "num" and args[1].value == -1 and args[0].value != 0:
-        return Node("num", 1 / args[0].value)  # type: ignore[operator]
+        return num(1 / args[0].number)
     return Node(node.op, node.value, args)

@@ -71,7 +71,7 @@ class Evaluation:
         self.work.spend(self.cost)
         op = node.op
         if op == "num":
-            return acb(_fmpq(node.value))  # type: ignore[arg-type]
+            return acb(_fmpq(node.number))
         if op == "const":
             return self._constant(str(node.value))
         if op == "sym":
@@ -280,16 +280,17 @@ def _sign(value: Any) -> Any:
     return acb(1 if value.real > 0 else -1)
 
 
+def _method(name: str) -> Callable[[Any], Any]:
+    return lambda value: getattr(value, name)()
+
+
+_METHODS = "sin cos tan cot sec csc sinh cosh tanh coth erf asin acos atan asinh acosh atanh exp"
 _UNARY: dict[str, Callable[[Any], Any]] = {
-    **{name: (lambda value, name=name: getattr(value, name)()) for name in ("sin", "cos", "tan", "cot", "sec", "csc")},
-    **{name: (lambda value, name=name: getattr(value, name)()) for name in ("sinh", "cosh", "tanh", "coth", "erf")},
-    **{name: (lambda value, name=name: getattr(value, name)()) for name in ("asin", "acos", "atan")},
-    **{name: (lambda value, name=name: getattr(value, name)()) for name in ("asinh", "acosh", "atanh")},
+    **{name: _method(name) for name in _METHODS.split()},
     "acot": lambda value: acb.pi() / 2 - value.atan(),
     "asec": lambda value: (1 / value).acos(),
     "acsc": lambda value: (1 / value).asin(),
     "ln": lambda value: value.log(),
-    "exp": lambda value: value.exp(),
     "abs": _absolute,
     "sgn": _sign,
     "sign": _sign,

@@ -192,9 +192,11 @@ class Parser:
         found, separators = [self.expression(0)], set()
         while (separator := self._separator()) is not None:
             separators.add(separator)
+            last = separator
             while (again := self._separator()) is not None:
+                last = again
                 separators.add(again)
-            if self.token.kind == "end":
+            if self.token.kind == "end" and last == ",":
                 break
             found.append(self.expression(0))
         if not separators:
@@ -348,7 +350,7 @@ class Parser:
             zeros = _FACTORS.get(token.text.lower())
             if zeros is not None:
                 self.position += 1
-                return num(left.value * 10**zeros)  # type: ignore[operator]
+                return num(left.number * 10**zeros)
         last = left.args[-1] if left.op == "mul" else left
         if token.kind == "word" and len(token.text) > 1 and token.text not in FUNCTIONS:
             if last.op == "text" or (left.op in ("num", "mul", "pow") and known(token.text)):
@@ -361,10 +363,10 @@ class Parser:
         if last.op == "text" and right.op == "text":
             words = Node("text", f"{last.value} {right.value}")
             return mul(*left.args[:-1], words) if left.op == "mul" else words
-        if left.op == "num" and left.value >= 0 and left.value.denominator == 1:  # type: ignore[operator, union-attr]
+        if left.op == "num" and left.number >= 0 and left.number.denominator == 1:
             part = _proper_fraction(right)
             if part is not None and token.text == "\\frac":
-                return Node("num", left.value + part)  # type: ignore[operator]
+                return num(left.number + part)
         return mul(left, right)
 
     # Atoms
@@ -504,8 +506,8 @@ class Parser:
         if following.text == "_" and following.kind == "mark":
             self.position += 1
             base = self.argument_or_number()
-            if base.op == "num" and base.value.denominator == 1 and 2 <= base.value <= 36:  # type: ignore[union-attr, operator]
-                return _based(text, int(base.value))  # type: ignore[arg-type]
+            if base.op == "num" and base.number.denominator == 1 and 2 <= base.number <= 36:
+                return _based(text, int(base.number))
             raise Unreadable("the base of a number is no whole number from 2 to 36")
         return num(value)
 
@@ -720,8 +722,16 @@ class Parser:
             return Node("set")
         bars, self.bars = self.bars, 0
         separate, self.commas_separate = self.commas_separate, True
+        condition = closing != "}" and self.token.kind == "word" and self.peek().text in ("\\mid", "|", ":")
+        if condition:  # {x : x > 2} is what x > 2 says
+            self.position += 2
         node = self.items()
         self.bars, self.commas_separate = bars, separate
+        if condition:
+            self.expect(closing)
+            if not node.has("rel"):
+                raise Unreadable("a set has no condition")
+            return node
         if self.token.text in ("\\mid", "|", ":"):
             raise UnknownNotation("a set is given by a condition")
         self.expect(closing)
@@ -784,14 +794,19 @@ class Parser:
         return fn("det", cells) if name == "vmatrix" else cells
 
 
+def _counts(node: Node) -> bool:
+    """Whether it is "k = 1"; i counts, too, and is no imaginary unit then."""
+    return node.op == "rel" and node.value == "=" and node.args[0].op in ("sym", "const")
+
+
 def _quotient(top: Node, bottom: Node) -> Node:
     if top.op == bottom.op == "num" and bottom.value != 0:
-        return Node("num", top.value / bottom.value)  # type: ignore[operator]
+        return num(top.number / bottom.number)
     return divide(top, bottom)
 
 
 def _proper_fraction(node: Node) -> Fraction | None:
     """The value of a fraction between 0 and 1 written with numbers, as in a mixed number."""
-    if node.op == "num" and 0 < node.value < 1:  # type: ignore[operator]
-        return node.value  # type: ignore[return-value]
+    if node.op == "num" and 0 < node.number < 1:
+        return node.number
     return None

@@ -32,7 +32,7 @@ def exact(node: Node, work: Work) -> Fraction | None:
     op = node.op
     work.spend()
     if op == "num":
-        return node.value  # type: ignore[return-value]
+        return node.number
     if op in ("sym", "const", "text", "opaque"):
         return None
     if op == "percent":

@@ -109,33 +109,23 @@ def _relation(node: Node, work: Work) -> Region | None:
     return None
 
 
-def _order(node: Node, work: Work) -> object | None:
-    """Something to sort an end by; None where it has no real value."""
-    if node == INFINITY:
-        return (1, 0)
-    if node == _BELOW:
-        return (-1, 0)
-    value = approximate(node, work)
-    return None if value is None else (0, value)
+def _side(node: Node) -> int:
+    """Where an end lies: -1 and 1 for the infinite ones, 0 for a number."""
+    return 1 if node == INFINITY else (-1 if node == _BELOW else 0)
 
 
 def _compare(a: Node, b: Node, work: Work) -> int | None:
     """-1, 0 or 1 as a is below, equal to or above b; None where it cannot be told."""
     if a == b:
         return 0
-    left, right = _order(a, work), _order(b, work)
+    if _side(a) or _side(b):
+        return -1 if _side(a) < _side(b) else 1
+    left, right = approximate(a, work), approximate(b, work)
     if left is None or right is None:
         return None
-    (first, x), (second, y) = left, right  # type: ignore[misc]
-    if first != second:
-        return -1 if first < second else 1
-    if first:
-        return 0
-    if x < y:
+    if left < right:
         return -1
-    if x > y:
-        return 1
-    return 0
+    return 1 if left > right else 0
 
 
 def _tidy(pieces: list[Piece], work: Work) -> list[Piece] | None:

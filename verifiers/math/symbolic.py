@@ -6,7 +6,6 @@ one; no text is ever given to SymPy to read.
 
 from __future__ import annotations
 
-from fractions import Fraction
 from typing import Any
 
 from .expression import Node
@@ -43,8 +42,7 @@ def to_sympy(node: Node) -> Any:
 
     op = node.op
     if op == "num":
-        value: Fraction = node.value  # type: ignore[assignment]
-        return sympy.Rational(value.numerator, value.denominator)
+        return sympy.Rational(node.number.numerator, node.number.denominator)
     if op == "const":
         constants = {"pi": sympy.pi, "e": sympy.E, "i": sympy.I, "oo": sympy.oo, "deg": sympy.pi / 180}
         return constants[str(node.value)]

@@ -118,8 +118,10 @@ def read_unit(text: str) -> Unit | None:
     """The unit that a text names, such as "cm^2", "square inches", "miles per hour"; None where it is none."""
     if len(text) > 80:
         return None
-    factor, powers = Fraction(1), {}
-    side, following, last = 1, 1, None
+    factor = Fraction(1)
+    powers: dict[str, int] = {}
+    side, following = 1, 1
+    last: tuple[Fraction, dict[str, int], int] | None = None
     for piece in _WORD.findall(text.replace("\\", " ")):
         lower = piece.lower()
         number = piece.strip("^{}")

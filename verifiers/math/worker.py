@@ -85,7 +85,8 @@ def _work(connection: socket.socket, memory_bytes: int) -> NoReturn:
 
 def _judge_all(connection: socket.socket) -> None:
     """Answer lines until there are no more. Verdicts are sent together, but none waits while this process does."""
-    unread, ready = b"", []
+    unread = b""
+    ready: list[bytes] = []
 
     def send() -> None:
         connection.sendall(b"".join(ready))
