@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 
 from ..envs.errors import TaskError
 from ..envs.source import epoch_index
+from ..verifiers.verdict import Outcome
 from .engine import Sampling
+from .part_scores import PartScore, part_scores
 from .rollout import EpisodeRequest, EpisodesFailedError, Rollout
 from .seeds import derive_seed
 from .statistics import wilson_interval
@@ -18,9 +20,10 @@ from .trajectory import Episode
 
 @dataclass(frozen=True)
 class EvalResult:
-    """Accuracy (share of full rewards) over `tasks` judged tasks, its 95% Wilson interval, and how episodes ended.
+    """Accuracy (share judged CORRECT) over `tasks` judged tasks, its 95% Wilson interval, and how episodes ended.
 
-    errors: episodes that the infrastructure failed; they are in no average. baselines: scores that need no model.
+    mean_reward: without shaping. errors: episodes that the infrastructure failed; they are in no average. baselines:
+    scores that need no model. parts: of the verdicts, where those are a rubric's, by path.
     """
 
     env: str
@@ -34,6 +37,7 @@ class EvalResult:
     errors: int
     seconds: float
     episodes: list[Episode] = field(repr=False, default_factory=list)
+    parts: dict[str, PartScore] = field(default_factory=dict)
 
 
 def evaluate(
@@ -70,7 +74,7 @@ def evaluate(
     judged = [episode for episode in episodes if episode.reward is not None]
     if not judged or not any(episode.trajectories for episode in episodes):
         raise EpisodesFailedError.of(episodes)
-    right = sum(episode.reward == 1.0 for episode in judged if episode.reward is not None)
+    right = sum(_is_right(episode) for episode in judged)
     low, high = wilson_interval(right, len(judged))
     return EvalResult(
         env=arena,
@@ -78,10 +82,27 @@ def evaluate(
         accuracy=right / len(judged),
         low=low,
         high=high,
-        mean_reward=sum(episode.reward or 0.0 for episode in judged) / len(judged),
+        mean_reward=sum(_reward(episode) for episode in judged) / len(judged),
         baselines=its.ask("computing baselines", its.env.baselines),
-        outcomes=dict(Counter(e.verdict.outcome.value if e.verdict else e.stop_reason for e in episodes)),
+        outcomes=dict(Counter(map(_ending, episodes))),
         errors=len(episodes) - len(judged),
         seconds=time.monotonic() - start,
         episodes=episodes,
+        parts=part_scores(episodes),
     )
+
+
+def _ending(episode: Episode) -> str:
+    if episode.verdict is None:
+        return episode.stop_reason
+    return "undecided" if episode.verdict.undecided else episode.verdict.outcome.value
+
+
+def _is_right(episode: Episode) -> bool:
+    if episode.verdict is not None:
+        return episode.verdict.outcome is Outcome.CORRECT
+    return _reward(episode) == 1.0  # an environment that pays by itself
+
+
+def _reward(episode: Episode) -> float:
+    return (episode.reward or 0.0) - episode.rewards.get("shaping", 0.0)

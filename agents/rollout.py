@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from ..envs.task import Message, Task
-from ..envs.text_env import TextEnv
+from ..envs.text_env import TextEnv, UnjudgedError
 from ..sandbox.errors import LudusError
 from ..verifiers.verdict import InfrastructureError, Verdict
 from .engine import Completion, Sampling, StopReason, TokenEngine
@@ -211,27 +211,30 @@ class Rollout:
             lambda: env.reset(seed=derive_seed(request.seed, "env") % 2**31, options={"task": request.task})
         )
         record.messages += info["messages"]
-        tokens = renderer.open(record.messages)
+        tokens, rewritten = renderer.open(record.messages), False
         while True:
-            if len(record.token_ids) + len(tokens) >= getattr(self.engine, "max_length", 2**31):
-                return record.truncate("context")
+            held = 0 if rewritten else len(record.token_ids)
+            if held + len(tokens) >= getattr(self.engine, "max_length", 2**31):
+                return record.truncate("context", env.cut(acted=False))
+            if rewritten:
+                record.new_segment()
             record.observe(tokens)
             sampling = replace(request.sampling, seed=derive_seed(request.seed, record.turn))
             completion = await self.engine.generate(list(record.token_ids), sampling, session=request.id)
             record.act(completion, renderer.text(completion.token_ids))
             if completion.stop_reason not in (StopReason.END, StopReason.STOP):
-                return record.truncate(completion.stop_reason.value)
+                return record.truncate(completion.stop_reason.value, env.cut(acted=True))
             action = record.messages[-1]["content"]
             _, reward, terminated, truncated, info = await self._off_loop(partial(env.step, action))
             record.earn(reward, info)
             if terminated or truncated:
                 return record.end(terminated, info.get("stop_reason"))
             record.messages += info["messages"]
-            if renderer.append_only:
-                tokens = renderer.append(info["messages"], completion.stop_reason is StopReason.END)
-            else:
-                record.new_segment()
+            rewritten = not renderer.append_only
+            if rewritten:
                 tokens = renderer.open(record.messages)
+            else:
+                tokens = renderer.append(info["messages"], completion.stop_reason is StopReason.END)
 
     async def _off_loop(self, call: Callable[[], T]) -> T:
         """Run environment code in a thread, under the deadline; what it raises is an infrastructure failure."""
@@ -325,8 +328,15 @@ class _Record:
         self.finished.append(self._trajectory())
         self._clear()
 
-    def truncate(self, reason: str) -> None:
+    def truncate(self, reason: str, shaping: float) -> None:
+        """End before the environment does. shaping: see `TextEnv.cut`."""
         self.truncated, self.stop_reason = True, reason
+        if shaping and self.steps:
+            last = self.steps[-1]
+            named = {**last.rewards, "shaping": last.rewards.get("shaping", 0.0) + shaping}
+            self.steps[-1] = replace(last, reward=last.reward + shaping, rewards=named)
+            self.reward += shaping
+            self.rewards["shaping"] = self.rewards.get("shaping", 0.0) + shaping
 
     def end(self, terminated: bool, reason: str | None) -> None:
         self.terminated, self.truncated = terminated, not terminated
@@ -335,6 +345,7 @@ class _Record:
     def fail(self, error: BaseException) -> None:
         self.error, self.stop_reason = str(error) or type(error).__name__, "error"
         self.terminated = self.truncated = False
+        self.verdict = error.verdict if isinstance(error, UnjudgedError) else None
 
     def _trajectory(self) -> Trajectory:
         return Trajectory(

@@ -75,6 +75,8 @@ class Episode:
     """One try at one task.
 
     group: tries at the same task that share a baseline. reward: sum over steps; None where the infrastructure failed.
+    rewards: sums over steps by name; a part of the verdict has its path, such as "style/length". verdict: None where no
+    answer was judged; ERROR where judging failed, with parts that say what did.
     Exactly one of terminated, truncated, error holds; stop_reason says why in one word or sentence.
     """
 

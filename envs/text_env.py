@@ -17,7 +17,9 @@ import gymnasium
 import numpy as np
 from gymnasium.error import ResetNeeded
 
-from ..verifiers.verdict import InfrastructureError, Verdict
+from ..verifiers.part import is_finite
+from ..verifiers.shaping import shaping_term
+from ..verifiers.verdict import InfrastructureError, Outcome, Verdict
 from .errors import EnvError, NoDemonstration, ToolError, did_you_mean
 from .source import TaskSource
 from .spaces import UnicodeText
@@ -39,6 +41,14 @@ class EnvStop(StrEnum):
     """All turns were used and no final answer was given."""
 
 
+class UnjudgedError(InfrastructureError):
+    """The verdict on a final answer is ERROR; its parts say what failed."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(verdict.reason)
+        self.verdict = verdict
+
+
 @dataclass(frozen=True)
 class CallRecord:
     """One tool call of the running episode, with the text that answered it; `failed` where it gave no result."""
@@ -52,16 +62,19 @@ class CallRecord:
 class TextEnv(gymnasium.Env[str, str]):
     """One task at a time: the agent calls tools, each answered by an observation, until it gives a final answer.
 
-    Subclasses write `verify`, and where they want to `respond` and `demonstrate`.
+    Subclasses write `verify`, and where they want to `respond`, `demonstrate` and `potential`.
 
     source: where tasks come from. tools, dialect: see `tool_call`. system_prompt: None takes the class's default,
     "" leaves the system message out. max_turns: actions an episode may have.
     `info` of reset holds task_id and messages (those that open the episode). `info` of step holds messages (to be
-    appended), verdict (at the end), rewards (by name) and stop_reason (EnvStop, at the end).
+    appended), verdict (at the end), rewards (by name) and stop_reason (EnvStop, at the end). A verdict ERROR is raised
+    as UnjudgedError.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 1}
     default_system_prompt: ClassVar[str] = ""
+    shaping_gamma: float = 1.0
+    """Discount of the potential, 0 to 1: that of the estimator, for shaping to leave the best policy what it is."""
 
     def __init__(
         self,
@@ -93,6 +106,7 @@ class TextEnv(gymnasium.Env[str, str]):
         self.turn = 0
         self._running = False
         self._transcript: list[Message] = []
+        self._potential: float | None = None
 
     # What the author of an environment writes.
 
@@ -117,8 +131,21 @@ class TextEnv(gymnasium.Env[str, str]):
         return {}
 
     def rewards(self, task: Task, verdict: Verdict) -> dict[str, float]:
-        """Named rewards of a final answer, for the record; the reward that counts is `verdict.reward`."""
-        return {"correct": verdict.reward}
+        """Named rewards of a final answer, for the record; the reward that counts is `verdict.reward`.
+
+        The default has "correct", the verdict as a whole, and each of its parts with a value by its path.
+        """
+        parts = {path: part.value for path, part in verdict.walk() if part.value is not None}
+        return {**parts, "correct": verdict.reward}
+
+    def potential(self, task: Task) -> float | None:
+        """How promising the episode looks now, in units of reward; None, the default, for no shaping.
+
+        Asked after `reset` and after each step that does not end the episode. Each step then earns
+        `shaping_gamma * potential after - potential before` more, under the name "shaping", where the end of an episode
+        has the potential 0, whether it was answered, used up its turns, or was cut from outside (see `cut`).
+        """
+        return None
 
     # What Gymnasium and the rollout driver call.
 
@@ -140,6 +167,7 @@ class TextEnv(gymnasium.Env[str, str]):
         self.turn = 0
         self._running = True
         self._transcript = self.messages(self.task)
+        self._potential = self._ask_potential(self.task)
         return self.task.prompt, {"task_id": self.task.id, "messages": self.messages(self.task)}
 
     def _choose_task(self, options: dict[str, Any]) -> Task:
@@ -168,14 +196,30 @@ class TextEnv(gymnasium.Env[str, str]):
             raise EnvError(f"An action must be text (str), not {type(action).__name__}; give step() a string.")
         self.turn += 1
         self._transcript.append({"role": "assistant", "content": action})
+        observation, reward, terminated, truncated, info = self._answer(self.task, action)
+        if self._potential is not None:
+            term = self._shape(self.task, ended=terminated or truncated)
+            reward += term
+            info["rewards"] = {**info["rewards"], "shaping": term}
+        return observation, reward, terminated, truncated, info
+
+    def cut(self, *, acted: bool) -> float:
+        """End the episode from outside, for want of tokens. Its last action earns the returned shaping besides.
+
+        acted: the last action was never given to `step`; else it was, and its term counted on an episode that goes on.
+        """
+        before, self._potential, self._running = self._potential or 0.0, None, False
+        return shaping_term(before, None) * (1.0 if acted else self.shaping_gamma)
+
+    def _answer(self, task: Task, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         calls = parse_calls(action, self.tools, self.dialect)
-        follow_up = None if calls else self.respond(self.task, action)
+        follow_up = None if calls else self.respond(task, action)
         if follow_up is not None and not isinstance(follow_up, str):
             raise EnvError(
                 f"{type(self).__name__}.respond must return text (str) or None, not {type(follow_up).__name__}."
             )
         if not calls and follow_up is None:
-            return self._finish(self.task, action)
+            return self._finish(task, action)
         if self.turn >= self.max_turns:
             self._running = False
             return "", 0.0, False, True, self._info([], stop_reason=EnvStop.MAX_TURNS)
@@ -189,9 +233,29 @@ class TextEnv(gymnasium.Env[str, str]):
     def _finish(self, task: Task, response: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         self._running = False
         verdict = self.verify(task, response)
+        if verdict.outcome is Outcome.ERROR:
+            raise UnjudgedError(verdict)
         reward = float(verdict.reward)
         rewards = self.rewards(task, verdict)
         return "", reward, True, False, self._info([], verdict, rewards, EnvStop.ANSWER)
+
+    def _shape(self, task: Task, ended: bool) -> float:
+        """The shaping of the step that was just made."""
+        before, after = self._potential, None if ended else self._ask_potential(task)
+        if after is None and not ended:
+            raise EnvError(f"{type(self).__name__}.potential gave {before!r} and then None; return a number each time.")
+        self._potential = after
+        return shaping_term(before or 0.0, after, self.shaping_gamma)
+
+    def _ask_potential(self, task: Task) -> float | None:
+        name, value = type(self).__name__, self.potential(task)
+        if value is None:
+            return None
+        if not is_finite(value):
+            raise EnvError(f"{name}.potential must return a finite number or None, not {value!r}.")
+        if not 0.0 <= self.shaping_gamma <= 1.0:
+            raise EnvError(f"{name}.shaping_gamma = {self.shaping_gamma} must lie between 0 and 1.")
+        return float(value)
 
     @staticmethod
     def _info(

@@ -18,6 +18,7 @@ from .sandbox.errors import LudusError
 
 if TYPE_CHECKING:
     from .agents.evaluate import EvalResult
+    from .agents.part_scores import PartScore
 
 BAD_INPUT, INTERRUPTED = 2, 130
 # The base of typer's own complaints; where it can be imported from differs between versions of typer.
@@ -224,12 +225,25 @@ def summary(result: EvalResult) -> str:
         ("accuracy", f"{result.accuracy:.4f}, 95% interval {result.low:.4f} to {result.high:.4f}"),
         ("tasks", f"{result.tasks} of {result.env}"),
         ("reward", f"{result.mean_reward:.4f} on average"),
+        *((f"part {path}", part_summary(score)) for path, score in result.parts.items()),
         *((f"baseline {name}", f"{value:.4f}") for name, value in result.baselines.items()),
         ("outcomes", ", ".join(f"{count} {name}" for name, count in sorted(result.outcomes.items()))),
         ("time", f"{result.seconds:.1f} s"),
     ]
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:{width}}  {text}" for name, text in rows)
+
+
+def part_summary(score: PartScore) -> str:
+    """One part of a rubric: its mean, with an interval where it is a share, and how often it gave no value."""
+    if score.mean is None:
+        text = "never judged"
+    elif score.low is None:
+        text = f"{score.mean:.4f} on average"
+    else:
+        text = f"{score.mean:.4f}, 95% interval {score.low:.4f} to {score.high:.4f}"
+    counts = {"undecided": score.undecided, "lost to errors": score.errors, "not asked": score.not_asked}
+    return "; ".join([text, *(f"{count} {name}" for name, count in counts.items() if count)])
 
 
 def _quiet_transformers() -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .agents.evaluate import EvalResult
     from .agents.trajectory import Episode
 
-LOGGED = ("env", "accuracy", "low", "high", "tasks", "baselines", "mean_reward")
+LOGGED = ("env", "accuracy", "low", "high", "tasks", "baselines", "mean_reward", "parts")
 
 
 def write_evaluation(out: str | Path, settings: dict[str, Any], result: EvalResult) -> Path:

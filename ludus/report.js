@@ -87,9 +87,9 @@ function prompt(episode) {
   return first ? first.content : episode.task;
 }
 
-function outcome(episode) {
-  const name = episode.outcome === "no verdict" ? "none" : episode.outcome;
-  return make("span", { className: `outcome outcome-${name}` }, episode.outcome);
+function outcome(judged) {
+  const name = judged.outcome.startsWith("no") ? "none" : judged.outcome;
+  return make("span", { className: `outcome outcome-${name}` }, judged.outcome);
 }
 
 const largest = (() => {
@@ -214,7 +214,9 @@ function turn(message) {
 }
 
 function facts(episode) {
-  const rewards = Object.entries(episode.rewards).map(([name, value]) => `${name} ${number(value)}`);
+  const paths = new Set(episode.parts.map((part) => part.path));
+  const named = Object.entries(episode.rewards).filter(([name]) => !paths.has(name));
+  const rewards = named.map(([name, value]) => `${name} ${number(value)}`);
   const rows = [
     ["reward", number(episode.reward)],
     ["rewards by name", rewards.length > 1 ? rewards.join(", ") : null],
@@ -226,6 +228,28 @@ function facts(episode) {
     ["seconds", number(episode.seconds, 2)],
   ].filter((row) => row[1] !== null && row[1] !== "");
   return make("dl", { className: "facts" }, ...rows.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))));
+}
+
+function parts(episode) {
+  if (!episode.parts.length) return null;
+  const titles = ["verdict of", "outcome", "value", "reason"];
+  const head = make("tr", {}, ...titles.map((title) => make("th", { scope: "col", className: title === "value" ? "number" : "" }, title)));
+  const rows = episode.parts.map((part) => {
+    const name = make("th", { scope: "row" }, part.name);
+    name.style.paddingLeft = `${1.2 * part.depth}em`;
+    const value = part.value === null ? "–" : number(part.value);
+    const cells = [outcome(part), value, part.reason].map((cell) => make("td", {}, cell));
+    cells[1].className = "number";
+    return make("tr", {}, name, ...cells);
+  });
+  return make("div", { className: "scroll" }, make("table", { className: "parts" }, make("thead", {}, head), make("tbody", {}, ...rows)));
+}
+
+function evidence(episode) {
+  const found = { ...episode.evidence };
+  for (const part of episode.parts) if (Object.keys(part.evidence).length) found[part.path] = part.evidence;
+  if (!Object.keys(found).length) return null;
+  return make("details", {}, make("summary", {}, "Evidence"), make("pre", {}, JSON.stringify(found, null, 2)));
 }
 
 function mates(episode) {
@@ -263,9 +287,6 @@ function open(episode) {
     return;
   }
   const head = make("div", {}, outcome(episode), episode.reason ? ` ${episode.reason}` : "");
-  const evidence = Object.keys(episode.evidence).length
-    ? make("details", {}, make("summary", {}, "Evidence"), make("pre", {}, JSON.stringify(episode.evidence, null, 2)))
-    : null;
   const boxes = episode.trajectories.map(tokens);
   const streams = [];
   episode.trajectories.forEach((trajectory, i) => {
@@ -279,7 +300,8 @@ function open(episode) {
     ...[
       head,
       facts(episode),
-      evidence,
+      parts(episode),
+      evidence(episode),
       mates(episode),
       make("h3", {}, "Turns"),
       ...episode.messages.map(turn),

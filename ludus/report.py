@@ -55,6 +55,7 @@ def write_report(run: str | Path) -> Path:
         tiles=tiles(rows, recipe),
         hero=_hero(hero) if hero else None,
         scores=[_table_row(entry, stages) for entry in scores],
+        parts=_part_rows(scores, stages),
         stages=[{"key": name, "label": STAGES.get(name, "latest")} for name in stages],
         curves=[_small(chart, f"curve-{i}") for i, chart in enumerate(first)],
         others=[_small(chart, f"other-{i}") for i, chart in enumerate(others)],
@@ -124,6 +125,27 @@ def _table_row(entry: EnvScores, stages: Sequence[str]) -> dict[str, Any]:
         "baselines": [(name, f"{100 * value:.1f}%") for name, value in entry.baselines.items()],
         "bar": Markup(_interval_bar(entry, stages)),
     }
+
+
+def _part_rows(scores: Sequence[EnvScores], stages: Sequence[str]) -> list[dict[str, Any]]:
+    """The table of what the parts of the verdicts were on held-out tasks; empty where no verdict has parts."""
+    rows = []
+    for entry in scores:
+        shown = [entry.scores[stage].parts if stage in entry.scores else {} for stage in stages]
+        for path in dict.fromkeys(path for parts in shown for path in parts):
+            cells = [_part_cell(parts[path]) if path in parts else None for parts in shown]
+            rows.append({"env": entry.env, "name": path.rpartition("/")[2], "depth": path.count("/"), "cells": cells})
+    return rows
+
+
+def _part_cell(score: dict[str, Any]) -> dict[str, str]:
+    mean, low = score["mean"], score["low"]
+    counts = (("undecided", "undecided"), ("errors", "lost to errors"), ("not_asked", "not asked"))
+    notes = [f"{score[key]:,} {word}" for key, word in counts if score[key]]
+    if low is not None:
+        notes.insert(0, f"{100 * low:.1f} to {100 * score['high']:.1f}%")
+    value = "–" if mean is None else f"{mean:.4g}" if low is None else f"{100 * mean:.1f}%"
+    return {"value": value, "note": ", ".join(notes)}
 
 
 def _interval_bar(entry: EnvScores, stages: Sequence[str], width: float = 200) -> str:

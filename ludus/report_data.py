@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from .curves import Chart, Series
 from .progress import clock_time, short
 from .recipe import Recipe
+from .verifiers.constraint import MEASURED
 
 Row = dict[str, Any]
 
@@ -21,25 +22,30 @@ CURVES = {
     "kl_reference": ("KL to the reference", "nats per sampled token"),
     "length": ("Completion length", "sampled tokens per episode"),
     "grad_norm": ("Gradient norm", "before clipping"),
+    "verifier": ("Parts of the verdict", "mean value over the episodes that it was given to"),
+    "constraint violation": ("Constraint violation", "mean measure beyond its bound, negative within"),
+    "constraint multiplier": ("Constraint multiplier", "reward per unit of the measure beyond its bound"),
 }
+COUNTS = ("undecided", "error", "not_asked")
 SFT_CURVES = {"loss": ("Supervised loss", "nats per token of the demonstrations")}
 NOT_CURVES = {"phase", "step", "seconds"}
 
 
 @dataclass(frozen=True)
 class Score:
-    """An accuracy with its interval, as one evaluation found it."""
+    """An accuracy with its interval, as one evaluation found it. parts: of the verdict, see `agents.part_scores`."""
 
     accuracy: float
     low: float
     high: float
     tasks: int
     label: str
+    parts: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, row: Row, label: str) -> Score:
         """The score in a metrics row of the phase eval."""
-        return cls(row["accuracy"], row["low"], row["high"], row["tasks"], label)
+        return cls(row["accuracy"], row["low"], row["high"], row["tasks"], label, row.get("parts") or {})
 
 
 @dataclass(frozen=True)
@@ -118,13 +124,18 @@ def curves(rows: Sequence[Row]) -> tuple[list[Chart], list[Chart]]:
     others: list[Chart] = []
     for phase, known in (("policy", CURVES), ("sft", SFT_CURVES)):
         of_phase = [(row["step"], _flat(row)) for row in rows if row["phase"] == phase]
-        groups: dict[str, list[str]] = {name: [] for name in known}
+        groups: dict[str, list[tuple[str, str]]] = {name: [] for name in known}
         for key in dict.fromkeys(key for _, values in of_phase for key in values):
-            groups.setdefault(key.partition("/")[0], []).append(key)
+            group, line = _place(key)
+            if key.rpartition("/")[2] not in COUNTS or any(values.get(key) for _, values in of_phase):
+                groups.setdefault(group, []).append((key, line))
         for name, keys in groups.items():
-            series = [s for key in keys if (s := _series(of_phase, key, "mean" if len(keys) > 1 else name))]
+            whole = "mean" if len(keys) > 1 else name
+            series = [s for key, line in keys if (s := _series(of_phase, key, line or whole))]
             if series:
                 title, note = known.get(name, (name.replace("_", " "), phase))
+                if len(series) == 1 and series[0].name != name:
+                    note = f"{series[0].name}: {note}"
                 chart = Chart(title, tuple(series), f"{phase} step", note=note)
                 (first if name in known else others).append(chart)
     return first, others
@@ -199,10 +210,19 @@ def _flat(row: Row, prefix: str = "") -> dict[str, float]:
     return found
 
 
-def _series(rows: Sequence[tuple[int, dict[str, float]]], key: str, whole: str) -> Series | None:
-    """The line of one metric; `whole` names the one that has no part."""
+def _place(key: str) -> tuple[str, str]:
+    """(the chart that shows a metric, its line there); parts of verdicts and constraints have a chart for each kind."""
+    head, _, line = key.partition("/")
+    path, _, kind = line.rpartition("/")
+    if head == "constraint" or (head == "verifier" and path and kind in (*COUNTS, MEASURED)):
+        return f"{head} {kind}", path
+    return head, line
+
+
+def _series(rows: Sequence[tuple[int, dict[str, float]]], key: str, name: str) -> Series | None:
+    """The line of one metric."""
     points = {step: values.get(key) for step, values in rows}
     if sum(value is not None for value in points.values()) < 2:
         return None
     steps = sorted(points)
-    return Series(key.partition("/")[2] or whole, tuple(map(float, steps)), tuple(points[step] for step in steps))
+    return Series(name, tuple(map(float, steps)), tuple(points[step] for step in steps))

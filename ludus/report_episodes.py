@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .run_folder import RunFolderError, episode_labels, episodes_file, read_episodes
+from .verifiers.part import NOT_ASKED
 
 
 def pack_episodes(
@@ -50,6 +51,7 @@ def pack_episode(label: str, row: dict[str, Any]) -> dict[str, Any]:
         "outcome": "error" if row["error"] else verdict["outcome"] if verdict else "no verdict",
         "reason": row["error"] or (verdict["reason"] if verdict else ""),
         "evidence": verdict["evidence"] if verdict else {},
+        "parts": _pack_parts(verdict.get("parts", {})) if verdict else [],
         "reward": row["reward"],
         "rewards": row["rewards"],
         "stop": row["stop_reason"],
@@ -66,6 +68,26 @@ def page_json(value: Any) -> str:
     """value as JSON that may stand inside <script type="application/json">: no `<`, `>` or `&` survives in it."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _pack_parts(parts: dict[str, Any], path: str = "") -> list[dict[str, Any]]:
+    """What each verifier of a rubric said, in the order of the page: a part, then the parts that it has."""
+    packed: list[dict[str, Any]] = []
+    for name, part in parts.items():
+        unasked = part["outcome"] == "undecided" and part["reason"] == NOT_ASKED
+        packed.append(
+            {
+                "path": f"{path}{name}",
+                "name": name,
+                "depth": path.count("/"),
+                "outcome": NOT_ASKED if unasked else part["outcome"],
+                "value": part["value"],
+                "reason": "" if unasked else part["reason"],
+                "evidence": part["evidence"],
+            }
+        )
+        packed += _pack_parts(part.get("parts", {}), f"{path}{name}/")
+    return packed
 
 
 def _pack_trajectory(row: dict[str, Any], tokens: list[str] | None, advantages: list[float | None] | None) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,7 @@ from .trainers.policy import PolicyTrainer
 from .trainers.recorder import Show
 from .trainers.sft import train_sft
 from .trainers.task_stream import TaskStream
+from .verifiers.repetition import Loop
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -188,6 +189,7 @@ class _Session:
             reference=self._reference(start.step) if "reference" in self.algorithm.needs else None,
             state=start.extra.get("algorithm"),
             keep_episodes=self._keep_episodes,
+            multipliers=start.extra.get("multipliers", {}),
         )
         self.display.phase(config.algorithm, config.steps)
 
@@ -197,7 +199,7 @@ class _Session:
                 self.display.phase(config.algorithm, config.steps)
             if step % recipe.checkpoint.every == 0 or step == config.steps:
                 extra = {"finished": step == config.steps, "stream": stream.state(), "algorithm": trainer.state}
-                self._save("policy", step, optimizer, extra)
+                self._save("policy", step, optimizer, {**extra, "multipliers": trainer.multipliers})
 
         trainer.train(start.step, after_step)
 
@@ -259,6 +261,7 @@ class _Session:
                 errors=result.errors,
                 mean_reward=result.mean_reward,
                 baselines=result.baselines,
+                parts={path: asdict(score) for path, score in result.parts.items()},
                 eval_seconds=result.seconds,
             )
             beside = "".join(f", {key} {value:.3f}" for key, value in result.baselines.items())
@@ -349,6 +352,7 @@ def _sampling(config: SamplingConfig, deadline_s: float | None, greedy: bool = F
         max_tokens=config.max_tokens,
         stop=config.stop,
         deadline_s=deadline_s,
+        stop_on_loop=None if config.stop_on_loop is None else Loop(**config.stop_on_loop.model_dump()),
     )
 
 

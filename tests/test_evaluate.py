@@ -80,6 +80,23 @@ def test_episodes_that_failed_are_counted_apart_and_are_in_no_average(always_b: 
     assert [episode.reward for episode in sorted(result.episodes, key=lambda e: e.task_id)] == [1.0, None, 0.0, None]
 
 
+def test_accuracy_is_the_share_judged_correct_whatever_a_right_answer_earns(always_b: PreTrainedModel) -> None:
+    class Generous(Letters):
+        def verify(self, task: Task, response: str) -> Verdict:
+            found = super().verify(task, response)
+            return Verdict(found.outcome, 1.25, "more") if found.value else Verdict.partial(1.0, "in vain")
+
+        def potential(self, task: Task) -> float | None:
+            return 0.75
+
+    arena = Arena.build("letters", lambda: Generous("bbba"), TOKENIZER)
+    with Rollout(TorchEngine(always_b, TOKENIZER, max_length=60), {"letters": arena}) as rollout:
+        result = evaluate(rollout, "letters", tasks=4, sampling=GREEDY)
+    assert (result.accuracy, result.outcomes) == (0.75, {"correct": 3, "partial": 1})
+    assert result.mean_reward == (3 * 1.25 + 1.0) / 4, "without shaping"
+    assert {episode.reward for episode in result.episodes} == {0.5, 0.25}
+
+
 def test_what_cannot_be_decided_counts_as_wrong_and_is_named(always_b: PreTrainedModel) -> None:
     result = measure(always_b, "b?")
     assert (result.tasks, result.accuracy, result.errors) == (2, 0.5, 0)

@@ -23,8 +23,10 @@ from ludus.evaluation_folder import write_evaluation
 from ludus.recipe import Recipe, make_recipe
 from ludus.report import write_curve_svg, write_report
 from ludus.report_data import accuracy_chart, curves, env_scores, tiles, unfinished
-from ludus.report_episodes import pack_episodes, page_json
+from ludus.report_episodes import pack_episode, pack_episodes, page_json
 from ludus.run_folder import RunFolder, RunFolderError
+from ludus.verifiers.constraint import Constraint
+from ludus.verifiers.rubric import Gate, WeightedSum
 from ludus.verifiers.verdict import Verdict
 
 WORDS, STEPS = "ludus/WordMath-v0", "ludus/GSM8KSteps-v0"
@@ -146,6 +148,107 @@ def build_run(path: Path, recipe: Recipe | None = None, poison: str = POISON) ->
     return path
 
 
+class Marked:
+    """Right where the line after #### is the gold answer."""
+
+    def verify(self, gold: Any, response: str, *, prompt: str = "") -> Verdict:
+        found = response.rpartition("####")[2].split()[:1]
+        if "####" not in response or found != [gold]:
+            return Verdict.wrong("The number is not right.")
+        return Verdict.correct("The number is right.", extracted=found[0])
+
+
+class Counts:
+    """How many words the response has."""
+
+    def verify(self, gold: Any, response: str, *, prompt: str = "") -> Verdict:
+        words = len(response.split())
+        return Verdict.partial(words, f"{words} words", words=words)
+
+
+class Polite:
+    """Right with a thank-you; with markup it cannot tell; "crash" breaks it."""
+
+    def verify(self, gold: Any, response: str, *, prompt: str = "") -> Verdict:
+        if "crash" in response:
+            return Verdict.error("the grader is gone")
+        if "<" in response:
+            return Verdict.undecided(f"cannot read {response}")
+        return Verdict.correct("It thanks.") if "thank" in response else Verdict.wrong("It does not thank.")
+
+
+def rubric(at_most: float = 6) -> Gate:
+    length = Constraint(Counts(), at_most=at_most, learning_rate=0.01, max_multiplier=1.0)
+    style = WeightedSum({"polite": (Polite(), 0.2), "length": length})
+    return Gate("format", {"format": Marked(), "answer": Marked(), "style": style})
+
+
+def rubric_row(response: str, gold: str = "18", advantage: float | None = None) -> dict[str, Any]:
+    """An episode of one turn that the rubric judged."""
+    row = episode_row(random.Random(0), WORDS, "g", True, advantage, response)
+    verdict = rubric().verify(gold, response)
+    named = {path: part.value for path, part in verdict.walk() if part.value is not None}
+    lost = verdict.outcome == "error"
+    return {
+        **row,
+        "verdict": verdict.to_json(),
+        "reward": None if lost else verdict.reward,
+        "rewards": {} if lost else {**named, "correct": verdict.reward, "style/length/charge": -0.25},
+        "error": verdict.reason if lost else None,
+        "terminated": not lost,
+        "stop_reason": "error" if lost else "answer",
+    }
+
+
+RESPONSES = (
+    "thank you\n#### 18",
+    "It is, as anybody can see by counting them all, a good eighteen of them.\n#### 18",
+    "17",
+    "#### 18 crash",
+    f"{POISON}\n#### 18",
+)
+
+
+def build_rubric_run(path: Path) -> Path:
+    """A finished run whose verdicts have parts, with the rows that a trainer logs."""
+    rng = random.Random(3)
+    with RunFolder.create(small_recipe(envs=[{"name": WORDS}], sft=None), path) as run:
+        for stage, step, share in (("start", 0, 0.2), ("final", 100, 0.85)):
+            low, high = wilson_interval(round(share * 40), 40)
+            counts = {"judged": 40, "undecided": 0, "errors": 0, "not_asked": 0}
+            answer = {"mean": share, "low": low, "high": high, **counts}
+            parts = {
+                "format": answer,
+                "answer": {**answer, "not_asked": 3},
+                "style": {**answer, "mean": 0.1 + share / 10, "low": None, "high": None},
+                "style/polite": {**answer, "undecided": 2, "errors": 1},
+                "style/length": answer,
+                "style/length/measured": {**answer, "mean": 14.25, "low": None, "high": None},
+            }
+            run.log("eval", step, stage=stage, env=WORDS, accuracy=share, low=low, high=high, tasks=40, parts=parts)
+        for step in range(1, 101):
+            kept, words = 1 - math.exp(-step / 40), 6 + 8 * math.exp(-step / 40)
+            run.log(
+                "policy", step, reward=kept + rng.gauss(0, 0.05), episodes=64.0,
+                **{
+                    "reward_part/correct": kept,
+                    "reward_part/style/length/charge": -0.1 * kept,
+                    "verifier/format": min(1.0, kept + 0.1),
+                    "verifier/format/undecided": 0.0,
+                    "verifier/style/polite": kept,
+                    "verifier/style/polite/undecided": float(step % 3),
+                    "verifier/style/length/measured": words,
+                    "constraint/style/length/multiplier": 0.4 * kept,
+                    "constraint/style/length/value": words,
+                    "constraint/style/length/violation": words - 6,
+                },
+            )  # fmt: skip
+        run.write_episodes(
+            "policy-000100", [rubric_row(text, advantage=0.5 - i / 4) for i, text in enumerate(RESPONSES)]
+        )
+    return path
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_run(tmp_path_factory.mktemp("runs") / "wordmath-1")
@@ -221,6 +324,59 @@ def test_a_number_that_was_not_finite_leaves_a_gap(run: Path) -> None:
     norm = next(chart for chart in first if chart.title == "Gradient norm")
     assert norm.series[0].y[99] is None
     assert draw(norm, 420, 220, "k").count("M") >= 2
+
+
+def test_parts_of_verdicts_have_charts_by_kind_and_counts_that_stay_zero_have_none() -> None:
+    def row(step: int) -> dict[str, Any]:
+        values = {
+            "verifier/answer": 0.5, "verifier/answer/undecided": 0.0, "verifier/answer/error": 0.0,
+            "verifier/style/length": 1.0, "verifier/style/length/undecided": float(step),
+            "verifier/style/length/measured": 9.0, "verifier/style/length/measured/undecided": 0.0,
+            "constraint/style/length/multiplier": 0.1, "constraint/style/length/value": 9.0,
+            "constraint/style/length/violation": 3.0,
+        }  # fmt: skip
+        return {"phase": "policy", "step": step, "reward": 0.0, **values}
+
+    first, others = curves([row(step) for step in (1, 2, 3)])
+    lines = {chart.title: [series.name for series in chart.series] for chart in [*first, *others]}
+    assert lines == {
+        "Training reward": ["reward"],
+        "Parts of the verdict": ["answer", "style/length"],
+        "Constraint violation": ["style/length"],
+        "Constraint multiplier": ["style/length"],
+        "verifier undecided": ["style/length"],
+        "verifier measured": ["style/length"],
+        "constraint value": ["style/length"],
+    }
+    notes = {chart.title: chart.note for chart in first}
+    assert notes["Constraint multiplier"].startswith("style/length: reward per unit")
+    assert notes["Training reward"] == "mean over the episodes of a step"
+
+
+def test_an_episode_is_packed_with_each_part_at_its_depth() -> None:
+    parts = pack_episode("policy-000001", rubric_row(RESPONSES[1]))["parts"]
+    assert [(p["path"], p["depth"], p["outcome"], p["value"]) for p in parts] == [
+        ("format", 0, "correct", 1.0),
+        ("answer", 0, "correct", 1.0),
+        ("style", 0, "wrong", 0.0),
+        ("style/polite", 1, "wrong", 0.0),
+        ("style/length", 1, "wrong", 0.0),
+        ("style/length/measured", 2, "partial", 17.0),
+    ]
+    shut = pack_episode("policy-000001", rubric_row(RESPONSES[2]))["parts"]
+    assert [(p["path"], p["outcome"], p["reason"]) for p in shut[1:]] == [
+        ("answer", "not asked", ""),
+        ("style", "not asked", ""),
+    ]
+
+
+def test_the_table_of_parts_shows_intervals_of_shares_and_what_was_not_judged(tmp_path: Path) -> None:
+    text = page(build_rubric_run(tmp_path / "run"))
+    table = text[text.index('id="parts"') : text.index("Means over the tasks")]
+    words = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", table))
+    assert "answer 20.0% 10.5 to 34.8%, 3 not asked 85.0% 70.9 to 92.9%, 3 not asked" in words
+    assert "polite 20.0% 10.5 to 34.8%, 2 undecided, 1 lost to errors" in words
+    assert "measured 14.25 14.25" in words
 
 
 def test_the_picture_for_a_readme_is_an_image_of_its_own(run: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select
-from test_report import POISON, STEPS, build_run, episode_row, small_recipe
+from test_report import POISON, STEPS, build_rubric_run, build_run, episode_row, small_recipe
 
 from ludus.report import write_report
 from ludus.run_folder import RunFolder
@@ -199,6 +199,66 @@ def test_an_evaluation_episode_says_that_it_has_no_advantage(page: webdriver.Chr
     choose(page, "at", "eval, final")
     hover(page, find(page, ".token.sampled"))
     assert tip(page)["advantage"] == "not a training episode"
+
+
+def cells(page: webdriver.Chrome) -> list[list[str]]:
+    """The text of an episode's table of parts, row by row."""
+    rows = page.find_elements(By.CSS_SELECTOR, "#episode .parts tr")
+    return [[cell.text for cell in row.find_elements(By.CSS_SELECTOR, "th, td")] for row in rows]
+
+
+@pytest.fixture
+def rubric_page(browser: webdriver.Chrome, tmp_path: Path) -> Iterator[webdriver.Chrome]:
+    browser.get(write_report(build_rubric_run(tmp_path / "run")).as_uri())
+    yield browser
+    assert browser.get_log("browser") == [], "the console must stay silent"
+
+
+def test_an_episode_shows_what_each_part_of_its_verdict_said(rubric_page: webdriver.Chrome) -> None:
+    assert cells(rubric_page) == [
+        ["verdict of", "outcome", "value", "reason"],
+        ["format", "correct", "1", "The number is right."],
+        ["answer", "correct", "1", "The number is right."],
+        ["style", "correct", "0.2", "polite +0.2"],
+        ["polite", "correct", "1", "It thanks."],
+        ["length", "correct", "1", "4 is at most 6."],
+        ["measured", "partial", "4", "4 words"],
+    ]
+    names = [node.rect["x"] + node.rect["width"] for node in rubric_page.find_elements(By.CSS_SELECTOR, ".parts tr th")]
+    assert len(set(names[4:])) == 1, "one column"
+    indents = rubric_page.execute_script(
+        "return [...document.querySelectorAll('.parts tbody th')].map((th) => parseFloat(th.style.paddingLeft) || 0)"
+    )
+    assert indents == [0, 0, 0, 1.2, 1.2, 2.4]
+    assert "style/length/charge -0.25" in find(rubric_page, ".facts").text
+    find(rubric_page, "#episode summary").click()
+    assert '"extracted": "18"' in find(rubric_page, "#episode pre").text
+
+
+def test_parts_that_were_not_asked_lost_or_full_of_markup_are_told_as_text(rubric_page: webdriver.Chrome) -> None:
+    def of_episode(number: int) -> dict[str, list[str]]:
+        rubric_page.find_elements(By.CSS_SELECTOR, "#list button")[number].click()
+        return {row[0]: row[1:] for row in cells(rubric_page)}
+
+    assert of_episode(2)["style"] == ["not asked", "–", ""]
+    assert of_episode(3)["polite"] == ["error", "–", "the grader is gone"]
+    outcome, value, reason = of_episode(4)["polite"]
+    assert (outcome, value) == ("undecided", "–") and POISON in reason
+    assert rubric_page.execute_script("return window.poisoned") is None
+    assert rubric_page.find_elements(By.CSS_SELECTOR, "img") == []
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_page_with_parts_never_scrolls_sideways(rubric_page: webdriver.Chrome, width: int) -> None:
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    rubric_page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        assert rubric_page.execute_script("return document.documentElement.scrollWidth") <= width
+        inner = "const t = document.querySelector('#episode .parts'); return [t.scrollWidth, t.parentNode.clientWidth]"
+        table, room = rubric_page.execute_script(inner)
+        assert table <= room
+    finally:
+        rubric_page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 @pytest.mark.parametrize("width", [390, 820, 1600])

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..agents.part_scores import part_scores
 from ..agents.rollout import EpisodesFailedError, Rollout
 from ..agents.seeds import derive_seed
 from ..agents.torch_engine import TorchEngine
 from ..agents.trajectory import Episode
 from ..sandbox.errors import LudusError
-from ..verifiers.verdict import Outcome
 from .algorithms import Algorithm, Experience
 from .batch import Row
 from .config import PolicyConfig
+from .constraints import charged, constraint_curves, gather, next_multipliers
 from .optimizer import AnyOptimizer, apply_step, learning_rate
 from .policy_step import accumulate, build_rows, frozen_logprobs, weigh
 from .recorder import Recorder, Show
@@ -29,6 +30,10 @@ from .task_stream import TaskStream
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+ROUNDING = 1e-9
+"""Rewards of a group that are no further apart are the same."""
 
 
 class StarvedError(LudusError):
@@ -40,7 +45,7 @@ class PolicyTrainer:
     """Everything one run of policy optimisation works with.
 
     reference: a frozen copy of the policy before training, where the algorithm needs one. state: what the algorithm
-    remembers.
+    remembers. multipliers: the prices of the constraints in rubrics, by name, which the next step charges.
     """
 
     model: PreTrainedModel
@@ -56,6 +61,7 @@ class PolicyTrainer:
     reference: PreTrainedModel | None = None
     state: dict[str, Any] | None = None
     keep_episodes: Callable[[int, list[Episode], list[list[np.ndarray]]], None] | None = None
+    multipliers: dict[str, float] = field(default_factory=dict)
 
     def train(self, first_step: int, after_step: Callable[[int], None]) -> None:
         """Take the steps first_step … config.steps, calling `after_step(steps done)` after each."""
@@ -79,13 +85,17 @@ class PolicyTrainer:
         curves = self._optimise(step, experience, advantages)
         self.engine.load_weights(self.model, step + 1)
         train_s = time.monotonic() - clock
+        measured = gather((episode, self._prefix(episode)) for episode in played)
         values = {
             **curves,
             **describe(played, experience),
+            **self._parts(played),
+            **constraint_curves(self.multipliers, measured),
             "rollout_seconds": rollout_s,
             "train_seconds": train_s,
             "rollout_tokens_per_second": (self.engine.generated_tokens - generated) / max(rollout_s, 1e-9),
         }
+        self.multipliers = next_multipliers(self.multipliers, measured)
         self.recorder.log("policy", step + 1, **values)
         if self.keep_episodes is not None:
             self.keep_episodes(step + 1, experience.episodes, advantages)
@@ -96,7 +106,7 @@ class PolicyTrainer:
     def _collect(self) -> tuple[list[Episode], list[Episode]]:
         """The episodes to learn from, and all that were played."""
         wanted = self.config.groups
-        played = self.rollout.run(self.stream.groups(wanted))
+        played = self._play(wanted)
         if not self.algorithm.dynamic_sampling:
             return _judged(played), played
         useful = _with_spread(_judged(played))
@@ -104,7 +114,7 @@ class PolicyTrainer:
             missing = wanted - len({episode.group for episode in useful})
             if missing <= 0:
                 return useful, played
-            fresh = self.rollout.run(self.stream.groups(missing))
+            fresh = self._play(missing)
             played += fresh
             useful += _with_spread(_judged(fresh))
         if not useful:
@@ -115,6 +125,28 @@ class PolicyTrainer:
                 "or set policy.options.dynamic_sampling: false."
             )
         return useful, played
+
+    def _play(self, groups: int) -> list[Episode]:
+        """The episodes of the next groups, with what their constraints charge."""
+        episodes = self.rollout.run(self.stream.groups(groups))
+        return [charged(episode, self.multipliers, self._prefix(episode)) for episode in episodes]
+
+    def _prefix(self, episode: Episode) -> str:
+        """What tells parts of the same path apart where a run has several environments."""
+        return f"{episode.env}/" if len(self.stream.arenas) > 1 else ""
+
+    def _parts(self, played: Sequence[Episode]) -> dict[str, float]:
+        """Curves of the parts of verdicts: the mean value, and how many gave none."""
+        curves: dict[str, float] = {}
+        for arena, _ in self.stream.arenas:
+            own = [episode for episode in played if episode.env == arena.name]
+            prefix = f"verifier/{self._prefix(own[0])}" if own else ""
+            for path, score in part_scores(own).items():
+                if score.mean is not None:
+                    curves[f"{prefix}{path}"] = score.mean
+                counts = {"undecided": score.undecided, "error": score.errors, "not_asked": score.not_asked}
+                curves |= {f"{prefix}{path}/{name}": float(count) for name, count in counts.items()}
+        return curves
 
     def _experience(self, step: int, episodes: list[Episode]) -> Experience:
         names = {name: index for index, name in enumerate(dict.fromkeys(episode.group for episode in episodes))}
@@ -186,7 +218,7 @@ def describe(played: Sequence[Episode], experience: Experience) -> dict[str, flo
         "reward": float(np.mean([episode.reward for episode in judged])) if judged else float("nan"),
         "episodes": float(len(played)),
         "errors": float(len(played) - len(judged)),
-        "undecided": float(sum(e.verdict is not None and e.verdict.outcome is Outcome.UNDECIDED for e in played)),
+        "undecided": float(sum(e.verdict is not None and e.verdict.undecided for e in played)),
         "truncated": float(np.mean([episode.truncated for episode in played])),
         "length": float(np.mean(lengths)),
         "length_max": float(np.max(lengths)),
@@ -197,10 +229,14 @@ def describe(played: Sequence[Episode], experience: Experience) -> dict[str, flo
     if len(names) > 1:
         for name in names:
             values[f"reward/{name}"] = float(np.mean([e.reward for e in judged if e.env == name]))
-    for episode in judged[:1]:
-        for part in episode.rewards:
-            values[f"reward_part/{part}"] = float(np.mean([e.rewards.get(part, 0.0) for e in judged]))
+    for part in dict.fromkeys(name for e in judged for name in e.rewards if name not in _paths(e)):
+        values[f"reward_part/{part}"] = float(np.mean([e.rewards.get(part, 0.0) for e in judged]))
     return values
+
+
+def _paths(episode: Episode) -> set[str]:
+    """The paths of a verdict's parts, which have curves of their own."""
+    return {path for path, _ in episode.verdict.walk()} if episode.verdict else set()
 
 
 def _judged(episodes: Sequence[Episode]) -> list[Episode]:
@@ -209,7 +245,9 @@ def _judged(episodes: Sequence[Episode]) -> list[Episode]:
 
 
 def _with_spread(episodes: Sequence[Episode]) -> list[Episode]:
-    rewards: dict[str, set[float | None]] = {}
+    """Those whose group has rewards further apart than sums of shaping terms are by rounding."""
+    rewards: dict[str, list[float]] = {}
     for episode in episodes:
-        rewards.setdefault(episode.group, set()).add(episode.reward)
-    return [episode for episode in episodes if len(rewards[episode.group]) > 1]
+        if episode.reward is not None:
+            rewards.setdefault(episode.group, []).append(episode.reward)
+    return [episode for episode in episodes if max(own := rewards[episode.group]) - min(own) > ROUNDING]

@@ -87,6 +87,11 @@ class Verdict:
             raise InfrastructureError(self.reason)
         return 0.0 if self.value is None else self.value
 
+    @property
+    def undecided(self) -> bool:
+        """Whether the verifier could not tell: UNDECIDED, or what a strict verifier made WRONG of it."""
+        return self.outcome is Outcome.UNDECIDED or self.evidence.get("undecided") is True
+
     def to_json(self) -> dict[str, Any]:
         """A dictionary of plain JSON types."""
         row = {"outcome": self.outcome.value, "value": self.value, "reason": self.reason, "evidence": self.evidence}
