@@ -95,7 +95,7 @@ def evaluate(
 def _ending(episode: Episode) -> str:
     if episode.verdict is None:
         return episode.stop_reason
-    return "undecided" if episode.verdict.undecided else episode.verdict.outcome.value
+    return "undecided" if episode.verdict.is_undecided else episode.verdict.outcome.value
 
 
 def _is_right(episode: Episode) -> bool:

@@ -15,8 +15,8 @@ from .measure import BenchmarkError
 from .options import Options
 from .table import append_json
 
-NAMES = ("engine", "step", "imports", "scaling", "memory", "learning", "gsm8k_steps")
-PEERS = ("trl", "datasets", "accelerate")
+NAMES = ("engine", "step", "imports", "scaling", "memory", "learning", "gsm8k_steps", "verifiers")
+PEERS = ("trl", "datasets", "accelerate", "math-verify", "sympy")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -177,9 +177,9 @@ def test_a_strict_verifier_calls_what_it_cannot_decide_wrong_and_says_so(pool: W
     for response in ("9^{9^{9^9}}", ENDLESS):
         lenient = MathVerifier(pool=pool, deadline_s=0.5).verify("42", response)
         strict = MathVerifier(pool=pool, deadline_s=0.5, strict=True).verify("42", response)
-        assert (lenient.outcome, lenient.value, lenient.undecided) == (Outcome.UNDECIDED, None, True)
-        assert (strict.outcome, strict.value, strict.undecided) == (Outcome.WRONG, 0.0, True)
-    assert not MathVerifier(strict=True).verify("42", "43").undecided
+        assert (lenient.outcome, lenient.value, lenient.is_undecided) == (Outcome.UNDECIDED, None, True)
+        assert (strict.outcome, strict.value, strict.is_undecided) == (Outcome.WRONG, 0.0, True)
+    assert not MathVerifier(strict=True).verify("42", "43").is_undecided
 
 
 def test_the_one_call_forms() -> None:

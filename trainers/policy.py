@@ -218,7 +218,7 @@ def describe(played: Sequence[Episode], experience: Experience) -> dict[str, flo
         "reward": float(np.mean([episode.reward for episode in judged])) if judged else float("nan"),
         "episodes": float(len(played)),
         "errors": float(len(played) - len(judged)),
-        "undecided": float(sum(e.verdict is not None and e.verdict.undecided for e in played)),
+        "undecided": float(sum(e.verdict is not None and e.verdict.is_undecided for e in played)),
         "truncated": float(np.mean([episode.truncated for episode in played])),
         "length": float(np.mean(lengths)),
         "length_max": float(np.max(lengths)),

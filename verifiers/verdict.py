@@ -88,7 +88,7 @@ class Verdict:
         return 0.0 if self.value is None else self.value
 
     @property
-    def undecided(self) -> bool:
+    def is_undecided(self) -> bool:
         """Whether the verifier could not tell: UNDECIDED, or what a strict verifier made WRONG of it."""
         return self.outcome is Outcome.UNDECIDED or self.evidence.get("undecided") is True
 
