@@ -11,8 +11,9 @@ import atheris
 
 with atheris.instrument_imports(include=["ludus.verifiers"]):
     from ludus.verifiers.extraction import LENIENT, STRICT, USUAL, extract_answer
-    from ludus.verifiers.math.compare import Match, Rules, compare
+    from ludus.verifiers.math.compare import compare
     from ludus.verifiers.math.errors import TooMuchWork
+    from ludus.verifiers.math.finding import Match, Rules
     from ludus.verifiers.math.verifier import LOCAL_WORK
     from ludus.verifiers.math.work import Work
 

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from ludus.verifiers.math.compare import Finding, Match, Rules, compare
+from ludus.verifiers.math.compare import compare
 from ludus.verifiers.math.errors import TooMuchWork
+from ludus.verifiers.math.finding import Finding, Match, Rules
 from ludus.verifiers.math.work import Work
 
 

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ludus.verifiers.extraction import USUAL, extract_answer
-from ludus.verifiers.math.compare import Match, Rules, compare
+from ludus.verifiers.math.compare import compare
 from ludus.verifiers.math.errors import TooMuchWork
+from ludus.verifiers.math.finding import Match, Rules
 from ludus.verifiers.math.verifier import LOCAL_WORK
 from ludus.verifiers.math.work import Work
 

@@ -211,3 +211,10 @@ def tokens(text: str) -> list[Token]:
         spaced = False
     found.append(END)
     return found
+
+
+def plain_words(text: str) -> str:
+    """Words for comparison: no commands for text, no braces and signs, small letters, single spaces."""
+    text = re.sub(r"\\(?:text(?:bf|it|rm|sf|tt|normal|up)?|mbox|hbox|mathrm|mathbf|operatorname)\s*(?=\{)", "", text)
+    text = re.sub(r"[{}$*_`\"'.,;:!?]", "", text)
+    return " ".join(text.casefold().split())

@@ -17,8 +17,9 @@ from typing import Any, Literal, get_args
 from ..errors import VerifierError
 from ..extraction import USUAL, Rule, check_order, extract_answer
 from ..verdict import Outcome, Verdict
-from .compare import Match, Rounding, Rules, Symbolic, compare
+from .compare import compare
 from .errors import TooMuchWork
+from .finding import Match, Rounding, Rules, Symbolic
 from .pool import Job, WorkerPool, shared_pool
 from .work import Work
 
