@@ -162,6 +162,8 @@ def _phrase(text: str) -> _Found | None:
             return text[first:end], first, end
     stop = _SENTENCE_END.search(text, start)
     end = stop.start() if stop else len(text)
+    while end > start and (text[end - 1] in "*_" or text[end - 1].isspace()):  # the end of **Answer: 5**
+        end -= 1
     return text[start:end], start, end
 
 

@@ -166,7 +166,7 @@ def take_unit(node: Node, letters: Literal["none", "clear", "all"]) -> tuple[Nod
                 words.append(f"/ {text}" if exponent.value == -1 else f"{text}^{exponent.value}")
             else:
                 return node, None
-        elif letters != "none" and rest and base.op == "sym" and known(str(base.value)) and _is_number(rest):
+        elif (letters != "none" or words) and rest and base.op == "sym" and known(str(base.value)) and _is_number(rest):
             if exponent is not None and exponent.op != "num":
                 return node, None
             unclear |= str(base.value) in _UNCLEAR_LETTERS

@@ -81,6 +81,8 @@ def _by_meaning(gold: str, response: str, rules: Rules, work: Work, symbolic: Sy
             right = parse(gold, commas_separate=True)
         elif "," in response and right.op in ("list", "set", "seq"):
             given = parse(response, commas_separate=True)
+        elif right.symbols() and given.has("text"):
+            given = parse(response, letters=True)
         else:
             return finding
         return comparison.match(right, given)

@@ -56,10 +56,16 @@ class LatexReader(TokenStream):
         if self.accept("}"):
             return Node("text", "")
         bars, self.bars = self.bars, 0
-        node = self.items()
+        node = self.over(self.items())
         self.bars = bars
         self.expect("}")
         return node
+
+    def over(self, above: Node) -> Node:
+        """What a group holds whose middle is \\over or \\choose; else the node itself."""
+        if self.accept("\\over"):
+            return quotient(above, self.items())
+        return fn("binomial", above, self.items()) if self.accept("\\choose") else above
 
     def argument(self) -> Node:
         """The argument of a LaTeX command: a group, or the next digit, letter or command."""
@@ -111,7 +117,7 @@ class LatexReader(TokenStream):
         if name == "frac":
             top = self.argument()
             bottom = self.argument()
-            return _quotient(top, bottom)
+            return quotient(top, bottom)
         if name == "sqrt":
             return self._root()
         if name in FUNCTIONS:
@@ -156,8 +162,8 @@ class LatexReader(TokenStream):
             return self._environment()
         if name in ("boxed", "fbox"):
             return self.group()
-        if name == "mathrm" or name == "text" or name == "mbox":
-            return Node("text", self.raw_group())
+        if name in ("mathrm", "text", "mbox", "textbf"):
+            return self.words(self.raw_group())
         raise UnknownNotation(f"the command {token.text[:20]} is not known")
 
     def _root(self) -> Node:
@@ -256,6 +262,8 @@ class LatexReader(TokenStream):
                 break
             if self.accept("\\\\"):
                 rows.append([])
+                if self.token.text == "[" and self.peek(3).text == "]":  # the height of the line
+                    self.position += 4
             elif self.accept("&", "\\hline"):
                 continue
             else:
@@ -279,7 +287,7 @@ def _counts(node: Node) -> bool:
     return node.op == "rel" and node.value == "=" and node.args[0].op in ("sym", "const")
 
 
-def _quotient(top: Node, bottom: Node) -> Node:
+def quotient(top: Node, bottom: Node) -> Node:
     if top.op == bottom.op == "num" and bottom.value != 0:
         return num(top.number / bottom.number)
     return divide(top, bottom)

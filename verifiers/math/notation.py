@@ -96,15 +96,18 @@ _LOWERED = str.maketrans("₀₁₂₃₄₅₆₇₈₉ₙ", "0123456789n")
 
 _SIMPLE = re.compile(r"[\x21-\x7e ]*")
 _GROUPING = re.compile(r"(?<=\d)(?:\{,\}|,?\\[!,;:]|(?<!\\)\\ |~) ?(?=\d{3}(?!\d))")
-_SPACED = re.compile(r"(?<![\d.,])\d{1,3}(?: \d{3})+(?![\d])")
+_SPACED = re.compile(r"(?<![\d.,_^])\d{1,3}(?: \d{3})+(?![\d])")
 _ALIGNED = re.compile(r"\\(?:begin|end)\{(?:aligned|align\*?|gathered|gather\*?|equation\*?|split|center)\}")
 _REPLACEMENTS = (
     (re.compile(r"\\(?:left|right|[bB]igg?[lrm]?)(?![a-zA-Z])\s*\.?"), " "),
     (re.compile(r"\\(?:display|text|script|scriptscript)style(?![a-zA-Z])"), " "),
-    (
-        re.compile(r"(?<!\\)\\(?:[,;:! ]|quad|qquad|thinspace|hfill|limits|nolimits|phantom\{[^{}]*\})(?![a-zA-Z])|~"),
-        " ",
-    ),
+    (re.compile(r"(?<!\\)\\[,;:! ]|\\(?:quad|qquad|thinspace|hfill|limits|nolimits)(?![a-zA-Z])|~"), " "),
+    (re.compile(r"\\(?:bf|it|rm|sf|tt|cal|normalfont)(?![a-zA-Z])\s*(?!\s*\{)|\\phantom\{[^{}]*\}"), " "),
+    (re.compile(r"\\(?:textcolor|color)\s*\{[a-zA-Z]*\}"), " "),
+    (re.compile(r"\\(?:mathrm|operatorname|mathsf|text)\s*\{\s*([ie])\s*\}"), r" \1 "),
+    (re.compile(r"\\imath(?![a-zA-Z])"), " i "),
+    (re.compile(r"\\vert(?![a-zA-Z])"), "|"),
+    (re.compile(r"\\colon(?![a-zA-Z])|\{:\}"), ":"),
     (re.compile(r"\\(?:d|t|c)frac(?![a-zA-Z])"), r"\\frac"),
     (re.compile(r"\\(?:d|t)binom(?![a-zA-Z])"), r"\\binom"),
 )
@@ -120,11 +123,10 @@ def clean(text: str) -> str:
         text = text.translate(_TRANSLATION)
     if "\\" in text or "{" in text or "~" in text:
         text = _GROUPING.sub("", text)
-        if "\\" in text or "~" in text:
-            if _ALIGNED.search(text):
-                text = _ALIGNED.sub(" ", text).replace("&", " ").replace("\\\\", " ")
-            for pattern, replacement in _REPLACEMENTS:
-                text = pattern.sub(replacement, text)
+        if _ALIGNED.search(text):
+            text = _ALIGNED.sub(" ", text).replace("&", " ").replace("\\\\", " ")
+        for pattern, replacement in _REPLACEMENTS:
+            text = pattern.sub(replacement, text)
     if " " in text:
         text = _SPACED.sub(lambda match: match.group().replace(" ", ""), text)
     return unwrap(text)
@@ -146,6 +148,8 @@ def unwrap(text: str) -> str:
                     continue
                 text = inner.strip()
         if text.endswith((".", ",", ";", ":")) and not text.endswith(("..", "\\.", "\\,", "\\;", "\\:")):
+            text = text[:-1].rstrip()
+        if text.endswith("\\") and not text.endswith("\\\\"):  # what is left of "\\ " at the end
             text = text[:-1].rstrip()
         for opening in ("\\boxed{", "\\fbox{"):
             if text.startswith(opening) and closing_brace(text, len(opening)) == len(text) - 1:

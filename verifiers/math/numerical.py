@@ -16,14 +16,18 @@ from typing import Any
 from flint import acb
 
 from .balls import Evaluation, balls, magnitude, precision, upper_magnitude
-from .errors import Imprecise, NoValue, Undefined
+from .errors import Imprecise, NoValue, TooLarge, TooMuchWork, Undefined
 from .expression import Node
 from .work import Work
 
 PRECISIONS = (512, 2048, 8192)
 """Bits; a finer one is used where a coarser one cannot tell."""
-POINTS, CANDIDATES = 5, 40
+RANGES = ((0, 1), (1, 10), (-10, 0), (10, 100), (-100, -10), (-1, 1), (100, 10_000), (-10_000, -100))
+"""Where points are drawn, one range after the other: an answer that is right only near 0, or only above it, is not."""
+POINTS, CANDIDATES = 8, 64
 """Points at which expressions with variables are compared, and how many are tried to find them."""
+ENOUGH = 4
+"""So many points must be found where the right answer is defined."""
 
 
 class Nearness(Enum):
@@ -63,15 +67,22 @@ def nearness(gold: Node, response: Node, seed: str, work: Work, log_base: int | 
     found, unsure = 0, False
     for attempt in range(CANDIDATES):
         point = draw_point(rng, names, attempt, whole)
-        if not _defined(gold, point, work, log_base, complex_too):
+        try:
+            if not _defined(gold, point, work, log_base, complex_too):
+                continue
+            verdict = _at(gold, response, point, work, log_base)
+        except TooMuchWork:
+            raise
+        except TooLarge:  # an exponential at a large point
             continue
-        verdict = _at(gold, response, point, work, log_base)
         if verdict is Nearness.DIFFERENT:
             return verdict
         unsure |= verdict is Nearness.UNSURE
         found += 1
         if found == POINTS:
-            return Nearness.UNSURE if unsure else Nearness.EQUAL
+            break
+    if found >= ENOUGH:
+        return Nearness.UNSURE if unsure else Nearness.EQUAL
     raise NoValue("the right answer is defined nowhere where it was tried")
 
 
@@ -104,12 +115,14 @@ def proportional(gold: Node, response: Node, seed: str, work: Work, positive: bo
                     return Nearness.DIFFERENT
                 if evaluation.lost:
                     return Nearness.UNSURE
-        except (Undefined, Imprecise):
+        except TooMuchWork:
+            raise
+        except (Undefined, Imprecise, TooLarge):
             continue
         found += 1
         if found == POINTS:
-            return Nearness.EQUAL
-    return Nearness.UNSURE
+            break
+    return Nearness.EQUAL if found >= ENOUGH else Nearness.UNSURE
 
 
 def generator(seed: str) -> random.Random:
@@ -118,18 +131,11 @@ def generator(seed: str) -> random.Random:
 
 
 def draw_point(rng: random.Random, names: Sequence[str], attempt: int, whole: bool) -> dict[str, Fraction]:
-    """Values of the symbols: within 0 and 1, above, below 0 in turn, or small whole numbers."""
-    point: dict[str, Fraction] = {}
-    for name in names:
-        if whole:
-            point[name] = Fraction(rng.randint(1, 9 + attempt // 4))
-        elif attempt % 3 == 0:
-            point[name] = Fraction(rng.randint(1, 996), 997)
-        elif attempt % 3 == 1:
-            point[name] = Fraction(rng.randint(1010, 9999), 1009)
-        else:
-            point[name] = Fraction(rng.randint(-9999, -1), 1013)
-    return point
+    """Values of the symbols, drawn from one of RANGES after the other, or small whole numbers."""
+    if whole:
+        return {name: Fraction(rng.randint(1, 9 + attempt // 4)) for name in names}
+    low, high = RANGES[attempt % len(RANGES)]
+    return {name: Fraction(rng.randint(low * 1013 + 1, high * 1013 - 1), 1013) for name in names}
 
 
 def _defined(gold: Node, point: dict[str, Fraction], work: Work, log_base: int | None, complex_too: bool) -> bool:

@@ -11,7 +11,7 @@ from fractions import Fraction
 from functools import lru_cache
 
 from .errors import TooLarge, UnknownNotation, Unreadable
-from .expression import DEGREE, PI, Node, add, check_size, divide, fn, mul, neg, num, power, sym
+from .expression import DEGREE, IMAGINARY, PI, Node, add, check_size, divide, fn, mul, neg, num, power, sym
 from .latex import LatexReader
 from .lexicon import (
     ACCENTS,
@@ -37,23 +37,24 @@ from .stream import MAX_DIGITS, decimal
 from .units import CURRENCIES, known
 
 
-def parse(text: str, commas_separate: bool = False) -> Node:
+def parse(text: str, commas_separate: bool = False, letters: bool = False) -> Node:
     """The meaning of an answer in LaTeX or plain text.
 
-    commas_separate: whether "1,234" is two numbers; by default it is one outside brackets. Raises Unreadable where the
+    commas_separate: whether "1,234" is two numbers; by default it is one outside brackets. letters: whether "5yr^2" is
+    a product of symbols; by default what is spelled like a unit behind a number is one. Raises Unreadable where the
     text is no mathematics, UnknownNotation where it may be, TooLarge where a guard stops.
     """
-    return _parse(clean(text), commas_separate)
+    return _parse(clean(text), commas_separate, letters)
 
 
 @lru_cache(maxsize=2048)
-def _parse(text: str, commas_separate: bool) -> Node:
+def _parse(text: str, commas_separate: bool, letters: bool) -> Node:
     if not text:
         raise Unreadable("the answer is empty")
-    based = re.fullmatch(r"\(?([0-9A-Za-z]+)\)?\s*_\s*\{?\(?(\d{1,2})\)?\}?", text)
+    based = re.fullmatch(r"[({]?([0-9A-Za-z]+)[)}]?\s*_\s*\{?\(?(\d{1,2})\)?\}?", text)
     if based and any(char.isdigit() for char in based[1]) and 2 <= int(based[2]) <= 36:
         return _based(based[1], int(based[2]))
-    parser = Parser(tokens(text), commas_separate)
+    parser = Parser(tokens(text), commas_separate, letters)
     try:
         node = parser.statement()
     except RecursionError as error:
@@ -67,6 +68,9 @@ def _based(digits: str, base: int) -> Node:
     except ValueError as error:
         raise Unreadable(f"{digits[:20]} is no number in base {base}") from error
     return Node("based", f"{digits.lstrip('0').upper() or '0'}_{base}")
+
+
+_SUCH_THAT = ("\\mid", "|", ":")
 
 
 class Parser(LatexReader):
@@ -181,6 +185,15 @@ class Parser(LatexReader):
                     return None
                 self.position += 1
                 return divide(left, self.expression(PRODUCT))
+        if (
+            token.kind in ("word", "text")
+            and text.strip().lower() == "to"
+            and left.op in ("num", "ratio")
+            and floor < RATIO
+        ):
+            self.position += 1
+            right = self.expression(RATIO)
+            return Node("ratio", None, ((*left.args, right) if left.op == "ratio" else (left, right)))
         if token.kind == "word" and text == "U" and token.spaced and left.op in ("seq", "union", "set"):
             return self._set_operation(left, floor)
         if floor < PRODUCT and self.starts_factor(left):
@@ -208,9 +221,11 @@ class Parser(LatexReader):
     def starts_factor(self, left: Node) -> bool:
         """Whether the next token begins something that is multiplied without a sign."""
         token = self.token
-        if token.kind == "number":
-            # "2 3" is no product, "(x)2" and "x 2" are not written so either, but "\\frac12 3" and ")(" are read
-            return False
+        if token.kind == "number":  # 2!4! and i4 are products; 2 3 and x 2 are none
+            last = left.args[-1] if left.op == "mul" else left
+            return (last.op == "fn" and last.value in ("factorial", "double_factorial")) or (
+                last in (IMAGINARY, PI) and not token.spaced
+            )
         if token.kind in ("word", "text"):
             return token.text.strip().lower().strip(" ,") not in ("and", "or")
         if token.kind == "command":
@@ -231,7 +246,7 @@ class Parser(LatexReader):
         return token.text in ("(", "[", "{") or (token.text in CURRENCIES and token.kind == "mark")
 
     def _adjacent(self, left: Node) -> Node:
-        token = self.token
+        token, start = self.token, self.position
         if token.kind == "mark" and token.text in CURRENCIES:
             self.position += 1
             return mul(left, Node("text", token.text))
@@ -245,7 +260,8 @@ class Parser(LatexReader):
                 return num(left.number * 10**zeros)
         last = left.args[-1] if left.op == "mul" else left
         if token.kind == "word" and len(token.text) > 1 and token.text not in FUNCTIONS:
-            if last.op == "text" or (left.op in ("num", "mul", "pow") and known(token.text)):
+            unit = not self.letters and left.op in ("num", "mul", "pow") and known(token.text)
+            if last.op == "text" or unit:
                 self.position += 1
                 right = self.postfix(Node("text", token.text))
             else:
@@ -257,7 +273,8 @@ class Parser(LatexReader):
             return mul(*left.args[:-1], words) if left.op == "mul" else words
         if left.op == "num" and left.number >= 0 and left.number.denominator == 1:
             part = _proper_fraction(right)
-            if part is not None and token.text == "\\frac":
+            over = any(between.text == "\\over" for between in self.tokens[start : self.position])
+            if part is not None and (token.text == "\\frac" or over):
                 return num(left.number + part)
         return mul(left, right)
 
@@ -303,9 +320,9 @@ class Parser(LatexReader):
         if token.kind == "number":
             return self._number(token)
         if token.kind == "word":
-            return self._word(token.text)
+            return self._word(token)
         if token.kind == "text":
-            return self._text(token.text)
+            return self.words(token.text)
         if token.kind == "dots":
             return Node("ellipsis")
         if token.kind == "command":
@@ -343,6 +360,9 @@ class Parser(LatexReader):
                 if under == 0:
                     raise Unreadable("a denominator is zero")
                 return num(value + decimal(following.text) / under)
+        part = self._mixed_part() if text.isdigit() and following.text == "\\frac" else None
+        if part is not None:
+            return num(value + part)
         if following.text == "_" and following.kind == "mark":
             self.position += 1
             base = self.argument_or_number()
@@ -351,7 +371,22 @@ class Parser(LatexReader):
             raise Unreadable("the base of a number is no whole number from 2 to 36")
         return num(value)
 
-    def _word(self, word: str) -> Node:
+    def _mixed_part(self) -> Fraction | None:
+        """The fraction behind a whole number, as in 1\\frac{4}{5}, which is then read; None where it is no such one."""
+        texts = [self.peek(ahead).text for ahead in range(1, 7)]
+        if texts[0] == "{" and texts[2:4] == ["}", "{"] and texts[5] == "}":
+            top, bottom, length = texts[1], texts[4], 7
+        elif len(texts[0]) == 2:
+            top, bottom, length = texts[0][0], texts[0][1], 2
+        else:
+            return None
+        if not (top.isdecimal() and bottom.isdecimal()) or not 0 < decimal(top) < decimal(bottom):
+            return None
+        self.position += length
+        return decimal(top) / decimal(bottom)
+
+    def _word(self, token: Token) -> Node:
+        word = token.text
         if len(word) == 1:
             return self.indexed(self.letter(word))
         if word in FUNCTIONS:
@@ -365,7 +400,8 @@ class Parser(LatexReader):
         if glued:
             self.tokens.insert(self.position, Token("word", glued[2]))
             return self.function(FUNCTIONS[glued[1]])
-        if len(word) <= 3 and lower not in SHORT_WORDS:
+        is_word = lower in SHORT_WORDS and (token.spaced or self.position == 1) and self.token.text not in ("^", "_")
+        if len(word) <= 3 and not is_word:
             if word.endswith("pi") and len(word) == 3:
                 return mul(self.letter(word[0]), PI)
             # The last letter may carry an index or a power: xy_1, xy^2
@@ -374,16 +410,18 @@ class Parser(LatexReader):
             return mul(*letters[:-1], last)
         return Node("text", word)
 
-    def _text(self, text: str) -> Node:
+    def words(self, text: str) -> Node:
         text = text.strip()
         if text in FUNCTIONS and text not in ("max", "min", "sign", "arg", "det"):
             return self.function(FUNCTIONS[text])
         if len(text) == 1 and text.isalpha() and text.islower() and self.position == 1 and self.token.kind != "end":
             return self.letter(text)
-        if text[:1].isdigit() or re.fullmatch(r"[-+(.]?\d.*", text):
-            inner = tokens(clean(text))[:-1]
-            self.tokens[self.position : self.position] = inner
+        if re.match(r"\\?[-+(.$€£¥₹]?\s?\d", text):
+            self.tokens[self.position : self.position] = tokens(clean(text))[:-1]
             return self.prefix()
+        unit = known(text) if self.token.kind == "number" else None
+        if unit is not None and unit[1].keys() <= set(CURRENCIES):
+            return mul(self.prefix(), Node("text", text))
         return Node("text", text)
 
     def _bracketed(self, opening: str) -> Node:
@@ -410,22 +448,32 @@ class Parser(LatexReader):
             return Node("set")
         bars, self.bars = self.bars, 0
         separate, self.commas_separate = self.commas_separate, True
-        condition = closing != "}" and self.token.kind == "word" and self.peek().text in ("\\mid", "|", ":")
-        if condition:  # {x : x > 2} is what x > 2 says
-            self.position += 2
+        condition = closing != "}" and self._takes_condition()
         node = self.items()
+        if closing == "}":
+            node = self.over(node)
         self.bars, self.commas_separate = bars, separate
-        if condition:
+        if condition:  # {x : x > 2} is what x > 2 says
             self.expect(closing)
             if not node.has("rel"):
                 raise Unreadable("a set has no condition")
             return node
-        if self.token.text in ("\\mid", "|", ":"):
+        if self.token.text in _SUCH_THAT:
             raise UnknownNotation("a set is given by a condition")
         self.expect(closing)
         if node.op == "list":
             return Node("set", None, node.args)
         return node if closing == "}" else Node("set", None, (node,))
+
+    def _takes_condition(self) -> bool:
+        """Whether a set begins with "x :" or "x in R :"; they are then read."""
+        ahead = 1
+        if [self.peek(place).text for place in range(1, 6)] == ["\\in", "\\mathbb", "{", "R", "}"]:
+            ahead = 6
+        if self.token.kind != "word" or self.peek(ahead).text not in _SUCH_THAT:
+            return False
+        self.position += ahead + 1
+        return True
 
     def _bars(self) -> Node:
         self.bars += 1

@@ -30,6 +30,8 @@ class Quantities:
         right, unit = take_unit(gold, "none")
         letters: Literal["none", "clear", "all"] = "clear" if unit is None else "all"
         answer, stated = take_unit(given, "none" if right.symbols() else letters)
+        if unit is None and stated is not None and right.symbols():
+            right, unit = take_unit(gold, "all")  # the response shows that m in "890 m^3" is no variable
         if stated is not None and unit is None and OTHER_NUMBER.search(stated):
             return different("structure", f"{stated!r} is no unit")
         if unit is not None or stated is not None:

@@ -33,15 +33,16 @@ def decimal(text: str) -> Fraction:
 class TokenStream(ABC):
     """Where reading stands, and what is open around it.
 
-    depth: of nesting. bars: how many | wait for their partner. commas_separate: whether "1,234" is two numbers here.
+    depth: of nesting. bars: how many | wait for their partner. commas_separate, letters: see `parser.parse`.
     """
 
-    def __init__(self, found: list[Token], commas_separate: bool = False) -> None:
+    def __init__(self, found: list[Token], commas_separate: bool = False, letters: bool = False) -> None:
         self.tokens = found
         self.position = 0
         self.depth = 0
         self.bars = 0
         self.commas_separate = commas_separate
+        self.letters = letters
 
     @property
     def token(self) -> Token:
@@ -106,6 +107,10 @@ class TokenStream(ABC):
     @abstractmethod
     def starts_factor(self, left: Node) -> bool:
         """Whether the next token begins something that is multiplied without a sign."""
+
+    @abstractmethod
+    def words(self, text: str) -> Node:
+        """What stands in \\text{…}."""
 
     @abstractmethod
     def braced(self, closing: str) -> Node:

@@ -101,7 +101,7 @@ def known(word: str) -> tuple[Fraction, dict[str, int]] | None:
         if form in UNITS:
             return UNITS[form]
     lower = word.lower()
-    if lower.endswith("s") and lower[:-1] in UNITS and len(lower) > 3:
+    if lower.endswith("s") and lower[:-1] in UNITS and len(lower) > 2 and lower != "ms":
         return UNITS[lower[:-1]]
     return None
 
