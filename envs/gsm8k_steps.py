@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from ..verifiers.extraction import STRICT
+from ..verifiers.extraction import STRICT, Rule
 from ..verifiers.math.verifier import MathVerifier
 from ..verifiers.numbers import format_number, parse_number
 from ..verifiers.verdict import Outcome, Verdict
@@ -115,7 +116,7 @@ class GSM8KSteps(TextEnv):
     setting: "copy", the line is cut right before the annotation, so that the expression is usually in sight; "infer",
     it is cut before its first digit. context_chars: keep only so many characters at the end of question and solution.
     23,714 tasks in "train", 4,282 in "test"; 2 annotations of "train" (with "//") are left out because they cannot be
-    calculated (`source.skipped`). split and data_dir as in GSM8K.
+    calculated (`source.skipped`). split, data_dir and order as in GSM8K.
     """
 
     default_system_prompt = (
@@ -130,6 +131,7 @@ class GSM8KSteps(TextEnv):
         split: Split = "train",
         context_chars: int | None = None,
         data_dir: str | None = None,
+        order: Sequence[Rule] = STRICT,
         dialect: Dialect = "tag",
         system_prompt: str | None = None,
         max_turns: int = 4,
@@ -142,7 +144,7 @@ class GSM8KSteps(TextEnv):
             raise EnvError(f"context_chars = {context_chars} leaves no context; give 1 or more, or null for all of it.")
         self.split: Split = split
         self.setting: Setting = setting
-        self.verifier = MathVerifier(STRICT, units=False, percent="unit", evaluated=True)
+        self.verifier = MathVerifier(order, units=False, percent="unit", evaluated=True)
         self.steps = StepSource(data_folder(data_dir), split, setting, context_chars)
         if system_prompt is None:
             system_prompt = self.default_system_prompt + how_to_call(dialect)

@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from ..verifiers.extraction import STRICT
+from ..verifiers.extraction import STRICT, Rule
 from ..verifiers.math.verifier import MathVerifier
 from ..verifiers.numbers import format_number
 from ..verifiers.verdict import Verdict
@@ -30,9 +30,9 @@ class WordMath(TextEnv):
     """Procedural word problems of one to three operations, solved with a calculator; answers are exact rationals.
 
     split: "train" or "test". seed: of the task stream. templates: names to take (None for all, see TEMPLATES).
-    levels: 1, 2, 3, to be taken (None for all). The final answer is the bare number, also accepted after ####, in
-    <answer> tags or in \\boxed{}. Demonstrations call the calculator once per operation; a flawed one makes the typical
-    mistake of its template.
+    levels: 1, 2, 3, to be taken (None for all). order: where an answer may stand, see verifiers.extraction.Rule; by
+    default it is the bare number, also after ####, in <answer> tags or in \\boxed{}. Demonstrations call the calculator
+    once per operation; a flawed one makes the typical mistake of its template.
     """
 
     default_system_prompt = (
@@ -46,6 +46,7 @@ class WordMath(TextEnv):
         seed: int = 0,
         templates: Sequence[str] | None = None,
         levels: Sequence[int] | None = None,
+        order: Sequence[Rule] = STRICT,
         dialect: Dialect = "tag",
         system_prompt: str | None = None,
         max_turns: int = 6,
@@ -68,7 +69,7 @@ class WordMath(TextEnv):
                 raise EnvError(f"No template has the levels {levels!r}; the levels are {known}.")
             raise EnvError(f"No template has the levels {levels!r} and the names {templates!r}; leave one out.")
         self.seed = seed
-        self.verifier = MathVerifier(STRICT, units=False, percent="unit", evaluated=True)
+        self.verifier = MathVerifier(order, units=False, percent="unit", evaluated=True)
         if system_prompt is None:
             system_prompt = self.default_system_prompt + how_to_call(dialect)
         super().__init__(

@@ -255,3 +255,45 @@ def test_verdicts_are_the_same_in_every_process_and_under_every_hash_seed() -> N
 def test_a_pool_that_cannot_work_says_so(make: Callable[[], object]) -> None:
     with pytest.raises(VerifierError, match="give"):
         make()
+
+
+def test_the_page_on_verifiers_prints_what_it_says(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = (repository / "docs" / "verifiers.md").read_text("utf-8")
+    exec(page.partition("```python\n")[2].partition("```")[0], {})  # noqa: S102 - our own page
+    assert capsys.readouterr().out == page.partition("```text\n")[2].partition("```")[0]
+
+
+HOSTILE = [
+    "((20)!)!",
+    "(10^8)!",
+    "9^{9^{9^9}}",
+    "{" * 10_000 + "}" * 10_000,
+    "9" * 1_000_000,
+    r"\frac{1}{" * 1_000 + "2" + "}" * 1_000,
+    r"\begin{pmatrix}" + r"\\".join(["&".join(["1"] * 200)] * 200) + r"\end{pmatrix}",
+    r"\sqrt{2+" * 500 + "2" + "}" * 500,
+    r"\sqrt{2+" * 30 + "2" + "}" * 30,
+    r"\sum_{k=1}^{n} \sum_{j=1}^{k^k} j^{j^k}",
+    r"\sum_{k=1}^{10^9} \frac{1}{k^2}",
+    r"\prod_{k=1}^{\infty} (1 - \frac{1}{k^k})^{k!}",
+    "".join(map(chr, range(32))),
+    "\ud800\udfff42\ud800",
+    r"\lim_{x \to 0} \left(\frac{\sin x^x}{x^{x^x}}\right)^{1/x^x}",
+    "2^{" * 35 + "2" + "}" * 35,
+    "1" + "0" * 1999 + "!" * 3,
+    r"\binom{10^{10}}{10^9}",
+    r"\log \log \log \log \log 10^{10^{10}}",
+    "x^{1000}" * 300,
+    r"(1+x)^{1000}(1-x)^{1000}",
+]
+
+
+@pytest.mark.parametrize("boxed", [True, False])
+def test_hostile_answers_come_back_and_the_pool_still_serves(pool: WorkerPool, boxed: bool) -> None:
+    verifier = MathVerifier(pool=pool, deadline_s=1.0)
+    for answer in HOSTILE:
+        verdict = verifier.verify("42", f"\\boxed{{{answer}}}" if boxed else answer)
+        assert verdict.outcome in (Outcome.WRONG, Outcome.UNDECIDED), answer[:50]
+        assert verifier.verify("42", r"\boxed{42}").outcome is Outcome.CORRECT
+    patient = MathVerifier(pool=pool, deadline_s=60)
+    assert patient.verify(*NEEDS_WORKER[0][:2]).outcome is Outcome.CORRECT

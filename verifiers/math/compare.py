@@ -116,7 +116,8 @@ class Comparison(Quantities):
         """Whether two answers of any kind are the same."""
         self.work.spend(5)
         if gold == given:
-            return same("structure", "the answers are written alike")
+            alike = "the numbers are equal" if gold.op == "num" else "the answers are written alike"
+            return same("exact" if gold.op == "num" else "structure", alike)
         gold, given = spread(gold), spread(given)
         if gold.op == "based" or given.op == "based":
             return self._based(gold, given)
