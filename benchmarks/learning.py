@@ -69,7 +69,12 @@ def _supervised(seed: int, whole: Finished, options: Options) -> Finished:
     assert recipe.sft is not None
     # A little more than the time allows, so that it is the time that ends the run.
     steps = math.ceil(1.05 * recipe.sft.steps * seconds / cold_s)
-    overrides = (f"sft.steps={steps}", f"sft.max_seconds={max(seconds, 0.1):.1f}", "policy=null", "checkpoint.every=1000000")
+    overrides = (
+        f"sft.steps={steps}",
+        f"sft.max_seconds={max(seconds, 0.1):.1f}",
+        "policy=null",
+        "checkpoint.every=1000000",
+    )
     return train(_recipe(seed, options, *overrides), f"learning-seed{seed}-supervised", options)
 
 
