@@ -25,6 +25,12 @@ MAX_ITEMS = 60
 """Most answers in one list."""
 
 _INTEGER = re.compile(r"-?[0-9]{1,300}")
+_IDLE_SPACE = re.compile(r"(?<![0-9A-Za-z]) +| +(?![0-9A-Za-z])")
+_WORD = re.compile(r"(?=[A-Za-z]*[aeiouAEIOU])[A-Za-z]{3,}")
+"""A word and not a product of letters, so that god is not dog."""
+_LABEL = re.compile(r"(?:\\text(?:bf|rm)?\s*\{\s*\(?([A-J])[).:]*\s*\}|\(([A-J])\)|([A-J])[).:])\s*(?=[^\s=<>+*/^_])")
+"""The letter of a choice before its text: (B) 42."""
+_LETTER = re.compile(r"\(?\b[A-J]\b\)?")
 _CHOICE = re.compile(r"\(?\s*([A-Z])\s*\)?\s*[.):]?", re.IGNORECASE)
 
 
@@ -63,8 +69,12 @@ def _by_meaning(gold: str, response: str, rules: Rules, work: Work, symbolic: Sy
         if plain_words(gold) == plain_words(response) and any(map(str.isalnum, gold)):
             return Finding(Match.SAME, "text", "the texts are the same")
         return Finding(Match.UNSURE, "text", f"the right answer cannot be read: {error}")
-    if right.op == "text":
+    label, rest = _labelled(response)
+    words = right.op == "text" or (_WORD.fullmatch(gold) and _WORD.fullmatch(response))
+    if words or (label and re.fullmatch("[A-J]", gold)):
         return _by_words(gold, response)
+    if label and label not in right.symbols():  # "(B) 42" is 42 where no letter was asked for
+        response = rest
     try:
         given = parse(response)
     except (UnknownNotation, TooLarge) as error:
@@ -95,18 +105,26 @@ def _by_meaning(gold: str, response: str, rules: Rules, work: Work, symbolic: Sy
 
 
 def _squash(text: str) -> str:
-    return text.replace(" ", "")
+    """Without spaces, but for those that keep two words or numbers apart."""
+    return _IDLE_SPACE.sub("", text)
 
 
 def _by_words(gold: str, response: str) -> Finding:
     right, given = plain_words(gold), plain_words(response)
     choice = _CHOICE.fullmatch(right)
     if choice is not None:
-        stated = _CHOICE.fullmatch(given)
-        same = stated is not None and stated[1] == choice[1]
+        stated, (label, rest) = _CHOICE.fullmatch(given), _labelled(response)
+        chosen = label.casefold() == choice[1] and not _LETTER.search(rest)
+        same = chosen or (stated is not None and stated[1] == choice[1])
     else:
         same = right == given != ""
     return Finding(Match.SAME if same else Match.DIFFERENT, "text", f"the words are {'' if same else 'not '}the same")
+
+
+def _labelled(text: str) -> tuple[str, str]:
+    """The letter of a choice that a text begins with ("" for none), and what stands behind it."""
+    match = _LABEL.match(text)
+    return ("", text) if match is None else (next(filter(None, match.groups())), text[match.end() :])
 
 
 class Comparison(Quantities):
@@ -146,7 +164,11 @@ class Comparison(Quantities):
         if max(len(rights), len(answers)) > MAX_ITEMS:
             return unsure("structure", f"there are more than {MAX_ITEMS} answers")
         if given.op == "seq" and gold.op in ("list", "set"):
-            return different("structure", "a tuple is not a list of answers")
+            values = [assignment(item) for item in gold.args]
+            names = [name for name, _ in values]
+            if given.value != "()" or None in names or names != sorted(set(names), key=str):
+                return different("structure", "a tuple is not a list of answers")
+            return self._in_order([value for _, value in values if value is not None], given.args)
         if gold.op == "seq":
             endless = any(part == INFINITY for part in gold.walk())
             if given.op != "list" or gold.value != "()" or endless:
