@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .run_folder import RunFolder, RunFolderError
     from .sandbox.errors import LudusError
     from .train import train_recipe
+    from .verifiers.check import check_verifier
     from .verifiers.verdict import InfrastructureError, Outcome, Verdict
 
 _HOMES = {
@@ -45,6 +46,7 @@ _HOMES = {
     "run_folder": ("RunFolder", "RunFolderError"),
     "sandbox.errors": ("LudusError",),
     "train": ("train_recipe",),
+    "verifiers.check": ("check_verifier",),
     "verifiers.verdict": ("InfrastructureError", "Outcome", "Verdict"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -73,6 +75,7 @@ __all__ = [
     "Trajectory",
     "Verdict",
     "__version__",
+    "check_verifier",
     "dump_recipe",
     "evaluate_model",
     "list_envs",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .agents.evaluate import EvalResult
     from .agents.part_scores import PartScore
 
-BAD_INPUT, INTERRUPTED = 2, 130
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 # The base of typer's own complaints; where it can be imported from differs between versions of typer.
 UsageComplaint = next(
     k for k in typer.BadParameter.__mro__ if issubclass(k, Exception) and k.__name__ == "ClickException"
@@ -41,7 +41,7 @@ class CommandError(LudusError):
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command `ludus`. Exit codes: 0 done, 2 something the user can fix, 130 interrupted."""
+    """Run the command `ludus`. Exit codes: 0 done, 1 a check failed, 2 something to put right, 130 interrupted."""
     try:
         status = app(args=arguments, prog_name="ludus", standalone_mode=False)
         sys.stdout.flush()
@@ -166,6 +166,34 @@ def evaluate(
     print(summary(result))
     if out is not None:
         print(f"report: {write_evaluation(out, {'env': env, 'model': model, **arguments}, result)}")
+
+
+@app.command()
+def check(
+    name: Annotated[str, typer.Argument(help="An environment, or the module:attribute of a verifier.")],
+    pairs: Annotated[
+        Path | None, typer.Option(help='For a verifier: lines {"gold": …, "response": …, "prompt": …}.')
+    ] = None,
+    tasks: Annotated[int, typer.Option(min=1, help="For an environment: how many tasks.")] = 8,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of what is drawn.")] = 0,
+    judges: Annotated[bool, typer.Option(help="Whether it says right or wrong, or only gives scores.")] = True,
+    deadline: Annotated[float, typer.Option(help="Seconds that one call may take.")] = 10.0,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="Option of the environment: key=value.")] = None,
+) -> None:
+    """Check a verifier, or the one in an environment.
+
+    It must find right what is right and nothing else, whatever the tricks; in time, and always the same.
+    For example: ludus check ludus/WordMath-v0
+    """
+    from .check import check as run_checks
+    from .check import show_report
+    from .recipe import parse_setting
+
+    options = dict(parse_setting(text, "--set") for text in settings or [])
+    report = run_checks(name, pairs=pairs, tasks=tasks, seed=seed, judges=judges, deadline_s=deadline, options=options)
+    show_report(report, sys.stdout)
+    if not report.passed:
+        raise typer.Exit(FAILED)
 
 
 @app.command()

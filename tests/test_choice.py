@@ -80,7 +80,7 @@ def test_the_text_of_an_option_counts_as_its_letter(response: str, letter: str) 
     "response",
     [
         "B. Paris", "(A) London", "The answer is B. Paris", "Paris or London", "Paris, London", "none of the above",
-        "The answer is A, London", "London Paris", "A. thaliana or London",
+        "The answer is A, London", "London Paris", "A. thaliana or London", "London\nA", "**Paris**\n\nB",
     ],
 )  # fmt: skip
 def test_a_letter_beside_another_option_s_text_is_wrong(response: str) -> None:

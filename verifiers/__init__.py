@@ -11,23 +11,73 @@ if __name__ != "ludus.verifiers":
     )
 
 if TYPE_CHECKING:
+    from .check import check_verifier
+    from .check_report import CheckFailed, CheckReport, CheckRow
+    from .choice import MultipleChoice
+    from .constraint import Constraint
+    from .errors import VerifierError
+    from .json_schema import JsonSchema
+    from .judge import LLMJudge
+    from .length import LengthPenalty
     from .math.verifier import MathVerifier, verify_math, verify_math_async, verify_math_many
+    from .openai_completer import OpenAICompleter
+    from .pattern import Format, Pattern
+    from .repetition import RepetitionPenalty
+    from .reward_model import RewardModelScorer
+    from .rubric import Ensemble, Gate, Sequential, WeightedSum
+    from .text_match import EditSimilarity, ExactMatch, TokenF1
     from .verdict import InfrastructureError, Outcome, Verdict
     from .verifier import Verifier
 
 _HOMES = {
+    "check": ("check_verifier",),
+    "check_report": ("CheckFailed", "CheckReport", "CheckRow"),
+    "choice": ("MultipleChoice",),
+    "constraint": ("Constraint",),
+    "errors": ("VerifierError",),
+    "json_schema": ("JsonSchema",),
+    "judge": ("LLMJudge",),
+    "length": ("LengthPenalty",),
     "math.verifier": ("MathVerifier", "verify_math", "verify_math_async", "verify_math_many"),
+    "openai_completer": ("OpenAICompleter",),
+    "pattern": ("Format", "Pattern"),
+    "repetition": ("RepetitionPenalty",),
+    "reward_model": ("RewardModelScorer",),
+    "rubric": ("Ensemble", "Gate", "Sequential", "WeightedSum"),
+    "text_match": ("EditSimilarity", "ExactMatch", "TokenF1"),
     "verdict": ("InfrastructureError", "Outcome", "Verdict"),
     "verifier": ("Verifier",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "CheckFailed",
+    "CheckReport",
+    "CheckRow",
+    "Constraint",
+    "EditSimilarity",
+    "Ensemble",
+    "ExactMatch",
+    "Format",
+    "Gate",
     "InfrastructureError",
+    "JsonSchema",
+    "LLMJudge",
+    "LengthPenalty",
     "MathVerifier",
+    "MultipleChoice",
+    "OpenAICompleter",
     "Outcome",
+    "Pattern",
+    "RepetitionPenalty",
+    "RewardModelScorer",
+    "Sequential",
+    "TokenF1",
     "Verdict",
     "Verifier",
+    "VerifierError",
+    "WeightedSum",
+    "check_verifier",
     "verify_math",
     "verify_math_async",
     "verify_math_many",

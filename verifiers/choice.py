@@ -17,7 +17,8 @@ from .verdict import Verdict
 
 Rule = Literal["hash", "tag", "boxed", "phrase", "line", "bare"]
 """hash: the line after ####. tag: <answer>…</answer>. boxed: \\boxed{…}. phrase: what follows "the answer is" or
-"Answer:" in its line. line: a last line that is nothing but a letter. bare: the whole response."""
+"Answer:" in its line. line: a last line that is nothing but a letter; earlier lines that are nothing but a letter, or
+the text of an option, are its markers, too. bare: the whole response."""
 
 ORDER: tuple[Rule, ...] = ("hash", "tag", "boxed", "phrase", "line", "bare")
 
@@ -136,8 +137,8 @@ class MultipleChoice:
             return [text[end : end + _MAX_MARKED_CHARS].lstrip().partition("\n")[0] for end in ends]
         if rule == "line":
             lines = [line for line in text.splitlines() if line.strip()][-_MAX_MARKERS:]
-            alone = [line for line in lines if len(line) <= 40 and self._is_letter(line)]
-            return alone if alone and alone[-1] is lines[-1] else []
+            chosen = [line for line in lines if self._is_alone(line) or self._is_option(line)]
+            return chosen if lines and self._is_alone(lines[-1]) else []
         return [text]
 
     def _start(self, text: str) -> _Start | None:
@@ -150,6 +151,12 @@ class MultipleChoice:
     def _is_letter(self, text: str) -> bool:
         start = self._start(text)
         return start is not None and not start.rest.strip(".:,;!)")
+
+    def _is_alone(self, line: str) -> bool:
+        return len(line) <= 40 and self._is_letter(line)
+
+    def _is_option(self, text: str) -> bool:
+        return len(text) <= _MAX_MARKED_CHARS and _plain(text) in self.options.values()
 
     def _one_letter(self, text: str) -> str | None:
         """The letter of a text that is one letter, one letter and its option, or an option; else None."""
