@@ -33,12 +33,27 @@ _LAST_NUMBER_CHARS = 4_000
 _GLUED = re.compile(r"(?<!\w)(?:[0-9]+[.,](?=[0-9]))*\w*(?:[0-9][eE][-+]|[^\W\d_])[0-9]\w*(?:\.[0-9]\w*)?")
 """A word in which a digit follows a letter (1e3, 2e-3, x2): no number, and none is inside."""
 _PHRASE = re.compile(
-    r"answer[*_\s]{0,4}(?:(?:is|are|equals|would be|should be|must be|to be)\b[*_\s]{0,4}[:=]?|[:=])[*_\s]{0,8}",
+    r"answer(?:\s+(?:to|for|of|in)\s[^.:\n$]{1,60}?)?[*_\s]{0,4}"
+    r"(?:(?:is|are|equals|would be|should be|must be|to be)\b[*_\s]{0,4}[:=]?|[:=])[*_\s]{0,8}"
+    r"|^#{1,6}[ \t]*(?:final[ \t]+)?answer[ \t]*$\s{0,8}",
+    re.IGNORECASE | re.MULTILINE,
+)
+_SENTENCE_END = re.compile(r"[.!](?=\s+[A-Z(*]|\s*\Z)|\n")
+_LINE_END = re.compile(r"\n")
+_LAST_SENTENCE = re.compile(r"(?:.*[.!?]\s|.*\n)?(.*)\Z", re.DOTALL)
+_DENIAL = re.compile(
+    r"\b(?:not|never|cannot|hardly|unlikely|wrong|incorrect|false|doubt|if|whether|could it)\b|n['’]t\b|\bvs\.?\s*\Z",
     re.IGNORECASE,
 )
-_SENTENCE_END = re.compile(r"\.(?=\s+[A-Z(]|\s*\Z)|\n")
-_BETWEEN = re.compile(r"\s*\$?\s*[,;]?\s*(?:or|and|or maybe|or else|and/or|/|,|;)\s*\$?\s*", re.IGNORECASE)
-_FOLLOWS = re.compile(r"\s*(?:[,;/]|or\b|and\b)", re.IGNORECASE)
+_RETRACTED = re.compile(
+    r"\s*(?:is|was|seems|looks)\s(?:wrong|incorrect|false|not)\b|\s*(?:is|was)n['’]t\b|\s*\?", re.IGNORECASE
+)
+_ASIDE = re.compile(r"(?:,\s*|\s+)(?:as|because|since|which|where|so)\b.*\Z|\s+\([a-z -]+\)\Z", re.DOTALL)
+_SOFT_START = re.compile(r"(?:indeed|therefore|thus|simply|just|exactly|approximately|about)\s+", re.IGNORECASE)
+_NOISE = re.compile(r"\\(?:quad|qquad|text(?:bf|it)?|,|;|!|:| )|\\[()\[\]]|[\s${}*~()]")
+_OTHERWISE = r"(?:or|and|maybe|perhaps|possibly|else|alternatively|either|vs\.?|versus|but|though|\\lor|\\vee)\b"
+_BETWEEN = re.compile(rf"(?:\s*(?:[,;/&+]|{_OTHERWISE}))+\s*", re.IGNORECASE)
+_FOLLOWS = re.compile(rf"[.\s(]*(?:[,;/]\s*(?=[-+$\d\\(]|(?:or|and)\b)|{_OTHERWISE})", re.IGNORECASE)
 _CLOSERS = {"$$": "$$", "$": "$", r"\(": r"\)", r"\[": r"\]"}
 
 
@@ -66,6 +81,9 @@ def extract_answer(response: str, order: Sequence[Rule] = USUAL) -> Extraction |
     "bare" always applies and therefore ends the order.
     """
     offset = max(len(response) - MAX_RESPONSE_CHARS, 0)
+    thought = response.rfind("</think>", offset)
+    if thought != -1 and response[thought + 8 :].strip():  # what was only thought is no answer
+        offset = thought + 8
     text = response[offset:]
     for rule in order:
         found = _RULES[rule](text)
@@ -84,12 +102,18 @@ def _hash(text: str) -> _Found | None:
         return None
     start += 4
     line = text[start:].split("\n", 1)[0]
-    return line.lstrip("#"), start, start + len(line)
+    after = start + len(line)
+    if line.strip()[:1].isalpha() and (_PHRASE.search(text, after) or _BOX.search(text, after)):
+        return None  # a heading of Markdown, and the answer comes later
+    return line.lstrip("#"), start, after
 
 
 def _tag(text: str) -> _Found | None:
-    end = text.rfind("</answer>")
-    start = text.rfind("<answer>", 0, end) if end != -1 else -1
+    lower = text.lower()
+    if len(lower) != len(text):  # a letter that has no single small one; then only the usual spelling
+        lower = text
+    end = lower.rfind("</answer>")
+    start = lower.rfind("<answer>", 0, end) if end != -1 else -1
     return None if start == -1 else (text[start + 8 : end], start + 8, end)
 
 
@@ -98,6 +122,10 @@ def _boxes(text: str, most: int | None = None) -> list[tuple[int, int, int]]:
     boxes: list[tuple[int, int, int]] = []
     position = 0
     while (most is None or len(boxes) < most) and (match := _BOX.search(text, position)) is not None:
+        if match.group(1) is not None:  # \\boxed 42
+            boxes.append((match.start(), *match.span(1)))
+            position = match.end()
+            continue
         end = _closing(text, match.end())
         if end == -1:
             boxes.append((match.start(), match.end(), match.end()))
@@ -107,7 +135,7 @@ def _boxes(text: str, most: int | None = None) -> list[tuple[int, int, int]]:
     return boxes
 
 
-_BOX = re.compile(r"\\f?boxed\s*\{|\\fbox\s*\{")
+_BOX = re.compile(r"\\f?boxed\s*(?:\{|(-?\d[\d.,/]*))|\\fbox\s*\{")
 _BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
 
 
@@ -126,10 +154,15 @@ def _boxed(text: str) -> _Found | None:
         return None
     chosen = [boxes[-1]]
     for box in reversed(boxes[:-1]):
-        if not _BETWEEN.fullmatch(text, box[2] + 1, min(chosen[0][0], box[2] + 40)):
+        if not _joins(text, box[2], chosen[0][0]):
             break
         chosen.insert(0, box)
     return _joined(text, [(start, end) for _, start, end in chosen])
+
+
+def _joins(text: str, start: int, end: int) -> bool:
+    """Whether nothing but "or", "and", a comma and the like stands between two answers."""
+    return end - start <= 60 and _BETWEEN.fullmatch(_NOISE.sub(" ", text[start:end])) is not None
 
 
 def _first_boxed(text: str) -> _Found | None:
@@ -155,16 +188,30 @@ def _phrase(text: str) -> _Found | None:
     start = match.end()
     while start < len(text) and text[start].isspace():
         start += 1
-    span = _formula_at(text, start)
+    said = _sentence_before(text, match.start())
+    span = None if _DENIAL.search(said) else _formula_at(text, start)
     if span is not None:
         first, end, after = span
-        if not _FOLLOWS.match(text, after):
+        if not _FOLLOWS.match(text, after) and not _RETRACTED.match(text, after):
             return text[first:end], first, end
-    stop = _SENTENCE_END.search(text, start)
+    # Where an alternative follows the formula, perhaps in a sentence of its own, all of the line is the answer.
+    stop = (_SENTENCE_END if span is None else _LINE_END).search(text, start)
     end = stop.start() if stop else len(text)
-    while end > start and (text[end - 1] in "*_" or text[end - 1].isspace()):  # the end of **Answer: 5**
+    while end > start and (text[end - 1] in "*_." or text[end - 1].isspace()):  # the end of **Answer: 5**
         end -= 1
+    if _DENIAL.search(said):
+        return text[match.start() - len(said) : end], match.start() - len(said), end
+    soft = _SOFT_START.match(text, start, end)
+    start = soft.end() if soft else start
+    aside = _ASIDE.search(text, start, end)
+    end = aside.start() if aside and aside.start() > start else end
     return text[start:end], start, end
+
+
+def _sentence_before(text: str, end: int) -> str:
+    """The beginning of the sentence that goes on at `end`; at most 80 characters."""
+    match = _LAST_SENTENCE.match(text[max(end - 80, 0) : end])
+    return match[1] if match else ""
 
 
 def _formula_at(text: str, start: int) -> tuple[int, int, int] | None:
@@ -197,9 +244,14 @@ def _math(text: str) -> _Found | None:
         return None
     chosen = [matches[-1]]
     for match in reversed(matches[:-1]):
-        if not _BETWEEN.fullmatch(text, match.end(), min(chosen[0].start(), match.end() + 40)):
+        if not _joins(text, match.end(), chosen[0].start()):
             break
         chosen.insert(0, match)
+    before = text[max(chosen[0].start() - 80, offset) : chosen[0].start()]
+    said = _LAST_SENTENCE.match(before.rpartition("$")[2])
+    if (said and _DENIAL.search(said[1])) or _RETRACTED.match(text, chosen[-1].end()):
+        start, end = chosen[0].start() - len(said[1] if said else ""), chosen[-1].end()
+        return text[start : end + 20], start, min(end + 20, len(text))
     return _joined(text, [match.span(match.lastgroup or 0) for match in chosen])
 
 

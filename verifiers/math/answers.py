@@ -9,7 +9,7 @@ from typing import Literal
 
 from .errors import TooLarge
 from .expression import DEGREE, Node, mul, neg, num
-from .units import known
+from .units import CURRENCIES, known
 
 _NUMERAL_NAMES = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
@@ -18,8 +18,11 @@ _NUMERAL_NAMES = (
 NUMERALS = {name: value for value, name in enumerate(_NUMERAL_NAMES.split())}
 NUMERALS |= {"thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90}
 _OTHER_NUMBER_WORDS = (
-    "or and not maybe either nor neither but except unless otherwise "
-    "hundred(?:th)?s? thousand(?:th)?s? millions? billions? trillions? dozens? lakhs? crores? grand(?!.total) "
+    "or and not maybe either nor neither but except unless otherwise else if isn doesn don never "
+    "is are was were be been being its vs versus possibly perhaps probably likely presumably rather just kidding ou "
+    "to through until at least most less fewer under below above than too wrong incorrect false "
+    "hundred(?:th)?s? thousand(?:th)?s? (?:m|b|tr|quadr|quint)illion(?:th)?s? dozens? lakhs? crores? grand(?!.total) "
+    "score gross pairs? tens repeating recurring point points basis root factorial twelfths? twentieths? "
     "k b mn bn tn mil bil "
     "half halves thirds? quarter fourths? fifths? sixths? sevenths? eighths? ninths? tenths? "
     "plus minus divided multiplied x squared cubed doubled tripled halved negative"
@@ -27,6 +30,24 @@ _OTHER_NUMBER_WORDS = (
 OTHER_NUMBER = re.compile(rf"\b(?:{'|'.join([*_OTHER_NUMBER_WORDS.split(), *NUMERALS])})\b", re.IGNORECASE)
 """A word behind a number that leaves open which one is meant, or makes it another ("5 million", "5 minus one").
 "times", "over" and "quarters" (the coins) are left out: "5 times" and "5 left over" are 5."""
+
+
+def numeral(words: str) -> Fraction | None:
+    """The value of a number in words, such as "twenty-one", "three hundred" or "half"."""
+    parts = words.casefold().replace("-", " ").split()
+    if parts in (["half"], ["one", "half"], ["a", "half"]):
+        return Fraction(1, 2)
+    total = 0
+    for place, part in enumerate(parts):
+        if part == "hundred" and place == 1 and 0 < total < 10:
+            total *= 100
+        elif part in NUMERALS and (
+            place == 0 or (total % 100 == 0 and total) or (total % 10 == 0 < NUMERALS[part] < 10)
+        ):
+            total += NUMERALS[part]
+        else:
+            return None
+    return Fraction(total) if parts else None
 
 
 def kind_of(node: Node) -> str:
@@ -40,11 +61,13 @@ def kind_of(node: Node) -> str:
 def spread(node: Node) -> Node:
     """± as two answers, in the answer itself and among several; a list of one is that one."""
     if node.op in ("list", "set"):
+        if any(part.op == "pm" and part.value == "-" for part in node.walk()) and len(node.args) > 1:
+            raise TooLarge("± and ∓ stand in several answers")
         items = [part for item in node.args for part in _signs(item)]
         if len(items) == 1 and node.op == "list":
             return items[0]
         return Node(node.op, "±" if node.op == "list" and len(items) > len(node.args) else node.value, tuple(items))
-    if node.has("pm") and node.op != "seq":
+    if node.has("pm"):
         return Node("list", "±", tuple(_signs(node)))
     return node
 
@@ -89,15 +112,15 @@ def items_of(node: Node) -> tuple[Node, ...]:
 
 
 def name_of(node: Node) -> str | None:
-    """The name that a side of an equation is: x, or f in f(x)."""
+    """The name that a side of an equation is: x, f(x), (x, y), \\text{Area}."""
     if node.op == "sym":
+        return str(node.value)
+    if node.op == "opaque" and str(node.value).startswith("call "):
+        return f"{str(node.value)[5:]}({','.join(sorted(node.symbols()))})"
+    if node.op == "text" and str(node.value).replace(" ", "").isalpha():
         return str(node.value)
     if node.op == "seq" and node.value == "()" and all(part.op == "sym" for part in node.args):
         return f"({','.join(str(part.value) for part in node.args)})"
-    if node.op == "mul" and len(node.args) == 2 and node.args[0].op == "sym":
-        inner = node.args[1]
-        if inner.op == "sym" or (inner.op == "seq" and all(part.op == "sym" for part in inner.args)):
-            return f"{node.args[0].value}({','.join(sorted(inner.symbols()))})"
     return None
 
 
@@ -131,16 +154,14 @@ def last_equation(node: Node) -> Node:
     return node
 
 
-def decimal_places(value: Fraction | None) -> int | None:
-    """Decimal places of a number whose decimals end, else None."""
-    if value is None:
-        return None
-    for places in range(0, 30):
-        if (value * 10**places).denominator == 1:
-            return places
-    return None
+def decimal_places(text: str) -> int | None:
+    """The decimal places of a right answer that is written as a decimal, zeros at its end included; else None."""
+    match = re.fullmatch(r"[-+$\\ ]*[\d,]*\.(\d+)[^\d.]*", text)
+    return None if match is None else len(match[1])
 
 
+MORE = ("more", "at most", "at least", "up", "off")
+"""Words that alone behind a number make another answer of it."""
 _UNCLEAR_LETTERS = ("m", "K", "M")
 """5 m may be five metres and five million."""
 
@@ -160,23 +181,32 @@ def take_unit(node: Node, letters: Literal["none", "clear", "all"]) -> tuple[Nod
             words.append("deg")
         elif base.op == "text":
             text = str(base.value)
-            if exponent is None:
-                words.append(text)
-            elif exponent.op == "num":
-                words.append(f"/ {text}" if exponent.value == -1 else f"{text}^{exponent.value}")
-            else:
+            power = _whole(exponent)
+            if power is None or not (rest or text.strip("\\") in CURRENCIES or words):
                 return node, None
+            words.append(text if power == 1 else f"/ {text}" if power == -1 else f"{text}^{power}")
         elif (letters != "none" or words) and rest and base.op == "sym" and known(str(base.value)) and _is_number(rest):
-            if exponent is not None and exponent.op != "num":
+            power = _whole(exponent)
+            if power is None:
                 return node, None
             unclear |= str(base.value) in _UNCLEAR_LETTERS
-            count = None if exponent is None else exponent.value
-            words.append(f"/ {base.value}" if count == -1 else f"{base.value}" + ("" if count is None else f"^{count}"))
+            words.append(
+                f"{base.value}" if power == 1 else f"/ {base.value}" if power == -1 else f"{base.value}^{power}"
+            )
         else:
             rest.append(arg)
     if not words or not rest or (unclear and len(words) == 1 and letters == "clear"):
         return node, None
     return mul(*rest), " ".join(words)
+
+
+def _whole(exponent: Node | None) -> int | None:
+    """The exponent of a unit: 1 without one, None where it is no small whole number."""
+    if exponent is None:
+        return 1
+    if exponent.op != "num" or exponent.number.denominator != 1 or abs(exponent.number) > 9:
+        return None
+    return int(exponent.number)
 
 
 def is_written_number(node: Node) -> bool:

@@ -6,6 +6,7 @@ Source: ball arithmetic of FLINT/Arb (Johansson, IEEE Transactions on Computers 
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +24,16 @@ from .work import Work
 _LOCK = threading.RLock()
 MAX_MAGNITUDE = 10**7
 """Largest exponent of two of any value."""
+
+
+def _renew_lock() -> None:
+    """After a fork: another thread may have held the lock, and left its precision."""
+    global _LOCK
+    _LOCK = threading.RLock()
+    flint.ctx.prec = 53
+
+
+os.register_at_fork(after_in_child=_renew_lock)
 
 
 @contextmanager
@@ -154,7 +165,7 @@ class Evaluation:
     def _note_small(self, argument: Any) -> None:
         """A function near 0 may be 1 plus something that is lost."""
         size = magnitude(argument)
-        if size is not None and size < -self.precision // 8:
+        if size is not None and size < -self.precision // 32:
             self.lost = True
 
     def _function(self, node: Node) -> Any:
@@ -187,6 +198,9 @@ class Evaluation:
         values = [self.value(arg) for arg in node.args]
         for value in values:
             self._note_small(value)
+            size = magnitude(value)
+            if name in ("tanh", "coth", "erf") and size is not None and size > 4:
+                self.lost = True  # 1 but for less than can be seen
         if name == "log":
             log = self._log(values[0])
             return self._checked(log if self.log_base is None else log / acb(self.log_base).log())
@@ -256,6 +270,7 @@ class Evaluation:
         wholes = [real.unique_fmpz() for real in reals]
         if any(whole is None for whole in wholes) or (any(abs(int(w)) > MAX_FACTORIAL for w in wholes)):
             if name == "factorial" and len(reals) == 1 and _ceiling(values[0]) < MAX_FACTORIAL:
+                self.work.spend(self.cost * 100)
                 return self._checked((values[0] + 1).gamma())
             raise NoValue(f"{name} of a number that is not whole")
         args = tuple(Node("num", Fraction(int(whole))) for whole in wholes)

@@ -11,12 +11,12 @@ import re
 from collections.abc import Sequence
 
 from . import regions
-from .answers import NUMERALS, assignment, items_of, kind_of, last_equation, name_of, named_value, spread
+from .answers import assignment, items_of, kind_of, last_equation, name_of, named_value, numeral, spread
 from .errors import NoValue, TooLarge, TooMuchWork, UnknownNotation, Unreadable
 from .expression import INFINITY, Node, add, canonical, divide, neg, num
 from .finding import Finding, Match, Rules, Symbolic, different, same, unsure, weakest
 from .notation import clean, plain_words
-from .numerical import Nearness, proportional
+from .numerical import Nearness, approximate, proportional
 from .parser import parse
 from .quantities import Quantities
 from .work import Work
@@ -25,11 +25,19 @@ MAX_ITEMS = 60
 """Most answers in one list."""
 
 _INTEGER = re.compile(r"-?[0-9]{1,300}")
-_IDLE_SPACE = re.compile(r"(?<![0-9A-Za-z]) +| +(?![0-9A-Za-z])")
-_WORD = re.compile(r"(?=[A-Za-z]*[aeiouAEIOU])[A-Za-z]{3,}")
+_SYNONYMS = {
+    **dict.fromkeys(("no solution", "no solutions", "empty set", "the empty set"), r"\emptyset"),
+    **dict.fromkeys(("all real numbers", "all reals", "the real numbers"), r"\mathbb{R}"),
+    **dict.fromkeys(("dne", "does not exist"), r"\text{DNE}"),
+}
+_IDLE_SPACE = re.compile(r"(?<![0-9A-Za-z,]) +| +(?![0-9A-Za-z])")
+_WORD = re.compile(r"(?![abcdxyz]+$)(?=[A-Za-z]*[aeiouAEIOU])[A-Za-z]{3,}|[A-Z]{2,}")
 """A word and not a product of letters, so that god is not dog."""
-_LABEL = re.compile(r"(?:\\text(?:bf|rm)?\s*\{\s*\(?([A-J])[).:]*\s*\}|\(([A-J])\)|([A-J])[).:])\s*(?=[^\s=<>+*/^_])")
+_LABEL = re.compile(
+    r"(?:\\text(?:bf|rm)?\s*\{\s*\(?([A-J])[).:]*\s*\}\s*|\(([A-J])\)\s+|([A-J])[).:]\s+)(?=[^\s=<>+*/^_-])"
+)
 """The letter of a choice before its text: (B) 42."""
+_DOUBT = re.compile(r"\b(?:not|n't|isn|wrong|incorrect|or|none|neither|maybe|perhaps|no|never)\b", re.IGNORECASE)
 _LETTER = re.compile(r"\(?\b[A-J]\b\)?")
 _CHOICE = re.compile(r"\(?\s*([A-Z])\s*\)?\s*[.):]?", re.IGNORECASE)
 
@@ -57,6 +65,7 @@ def compare(gold: str, response: str, rules: Rules, work: Work, symbolic: Symbol
         return Finding(Match.UNSURE, "text", str(error))
     if not response_text:
         return Finding(Match.DIFFERENT, "text", "the answer is empty")
+    gold_text, response_text = (_SYNONYMS.get(plain_words(t), t) for t in (gold_text, response_text))
     if _squash(gold_text) == _squash(response_text):
         return Finding(Match.SAME, "text", "the texts are the same")
     return _by_meaning(gold_text, response_text, rules, work, symbolic)
@@ -75,19 +84,20 @@ def _by_meaning(gold: str, response: str, rules: Rules, work: Work, symbolic: Sy
         return _by_words(gold, response)
     if label and label not in right.symbols():  # "(B) 42" is 42 where no letter was asked for
         response = rest
+    in_words = numeral(response)
     try:
-        given = parse(response)
+        given = parse(response) if in_words is None else num(in_words)
     except (UnknownNotation, TooLarge) as error:
         return Finding(Match.UNSURE, "text", f"the answer cannot be read: {error}")
     except Unreadable as error:
         return Finding(Match.DIFFERENT, "text", f"the answer is no mathematics: {error}")
-    comparison = Comparison(rules, work, symbolic, f"{gold}\n{response}")
+    comparison = Comparison(rules, work, symbolic, gold, response)
     try:
         finding = comparison.match(right, given)
         if finding.match is Match.SAME:
             return finding
         # "1,234" is one number unless the other side has several answers
-        if "," in gold and given.op in ("list", "set", "seq"):
+        if gold.count(",") > 1 and given.op in ("list", "set", "seq"):
             right = parse(gold, commas_separate=True)
         elif "," in response and right.op in ("list", "set", "seq"):
             given = parse(response, commas_separate=True)
@@ -114,11 +124,27 @@ def _by_words(gold: str, response: str) -> Finding:
     choice = _CHOICE.fullmatch(right)
     if choice is not None:
         stated, (label, rest) = _CHOICE.fullmatch(given), _labelled(response)
-        chosen = label.casefold() == choice[1] and not _LETTER.search(rest)
+        chosen = label.casefold() == choice[1] and not _LETTER.search(rest) and not _DOUBT.search(rest)
         same = chosen or (stated is not None and stated[1] == choice[1])
     else:
         same = right == given != ""
     return Finding(Match.SAME if same else Match.DIFFERENT, "text", f"the words are {'' if same else 'not '}the same")
+
+
+def _best(findings: Sequence[Finding], used: set[int]) -> int | None:
+    """Where the first SAME stands that is not used yet, else the first UNSURE; None where all are DIFFERENT."""
+    for wanted in (Match.SAME, Match.UNSURE):
+        for place, finding in enumerate(findings):
+            if finding.match is wanted and place not in used:
+                return place
+    return None
+
+
+def _elements(node: Node) -> Node:
+    """x in {1, 2} as {1, 2}."""
+    if node.op == "rel" and node.value == "∈" and node.args[1].op == "set":
+        return node.args[1]
+    return node
 
 
 def _labelled(text: str) -> tuple[str, str]:
@@ -136,7 +162,7 @@ class Comparison(Quantities):
         if gold == given:
             alike = "the numbers are equal" if gold.op == "num" else "the answers are written alike"
             return same("exact" if gold.op == "num" else "structure", alike)
-        gold, given = spread(gold), spread(given)
+        gold, given = _elements(spread(gold)), _elements(spread(given))
         if gold.op == "based" or given.op == "based":
             return self._based(gold, given)
         if given.op == "text":
@@ -174,18 +200,19 @@ class Comparison(Quantities):
             if given.op != "list" or gold.value != "()" or endless:
                 return different("structure", f"a {kind_of(given)} is not a {kind_of(gold)}")
             return self._in_order(rights, answers)
-        ordered = self.rules.ordered or any(item.op == "ellipsis" for item in (*rights, *answers))
+        if gold.op not in ("list", "set"):  # one answer in several forms, each of which must be it
+            forms = [self.match(gold, answer) for answer in answers]
+            alike = forms and not any(form.match is Match.DIFFERENT for form in forms)
+            return weakest(forms) if alike else different("structure", f"there are {len(answers)} answers for 1")
+        ordered = gold.op != "set" and self.rules.ordered
+        ordered = ordered or any(item.op == "ellipsis" for item in (*rights, *answers))
         if any(item.op == "rel" for item in (*rights, *answers)):
-            named = self._named(rights, answers)
+            named = self._named(rights, answers, ordered)
             if named is not None:
                 return named
-        if ordered and "set" not in (gold.op, given.op):
+        if ordered:
             return self._in_order(rights, answers)
-        if "set" in (gold.op, given.op) or gold.value == "±" or given.value == "±":
-            return self._cover(rights, answers)
-        if len(rights) != len(answers):
-            return different("structure", f"there are {len(answers)} answers for {len(rights)}")
-        return self._cover(rights, answers)
+        return self._cover(rights, answers, once="set" in (gold.op, given.op) or "±" in (gold.value, given.value))
 
     def _in_order(self, rights: Sequence[Node], answers: Sequence[Node]) -> Finding:
         if len(rights) != len(answers):
@@ -200,24 +227,31 @@ class Comparison(Quantities):
             findings.append(finding)
         return weakest(findings)
 
-    def _cover(self, rights: Sequence[Node], answers: Sequence[Node]) -> Finding:
-        """Each right answer is given, and nothing else."""
-        found: list[Finding] = []
+    def _cover(self, rights: Sequence[Node], answers: Sequence[Node], once: bool = False) -> Finding:
+        """Each right answer is given, and nothing else; how often does not count where `once` is enough."""
+        if not once and len(rights) != len(answers):
+            return different("structure", f"there are {len(answers)} answers for {len(rights)}")
+        if not rights or not answers:
+            alike = len(rights) == len(answers)
+            return same("structure", "both are empty") if alike else different("structure", "one is empty")
         table = [[self.match(right, answer) for answer in answers] for right in rights]
-        for findings in [*table, *map(list, zip(*table, strict=True))]:
-            best = next((f for f in findings if f.match is Match.SAME), None)
+        # Being the same is transitive, so any answer that is the same will do, and has then been used.
+        used: set[int] = set()
+        found: list[Finding] = []
+        for row in table:
+            best = _best(row, set() if once else used)
             if best is None:
-                maybe = next((f for f in findings if f.match is Match.UNSURE), None)
-                if maybe is None:
-                    return different("structure", "the answers are not the same ones")
-                best = maybe
-            found.append(best)
-        if not found:
-            empty = not rights and not answers
-            return same("structure", "both are empty") if empty else different("structure", "one is empty")
+                return different("structure", "the answers are not the same ones")
+            used.add(best)
+            found.append(row[best])
+        for column in range(len(answers)):
+            best = _best([row[column] for row in table], set())
+            if best is None:
+                return different("structure", "the answers are not the same ones")
+            found.append(table[best][column])
         return weakest(found)
 
-    def _named(self, rights: Sequence[Node], answers: Sequence[Node]) -> Finding | None:
+    def _named(self, rights: Sequence[Node], answers: Sequence[Node], ordered: bool) -> Finding | None:
         """Values with names: x = 1, y = 2 in any order; one name for all is left out. None where it is neither."""
         named_rights, named = [named_value(item) for item in rights], [named_value(item) for item in answers]
         if None in named_rights or None in named:
@@ -228,9 +262,10 @@ class Comparison(Quantities):
         if len(right_names) <= 1 and len(names) <= 1:
             if right_names and names and right_names != names:
                 return different("structure", "the names differ")
-            if len(rights) != len(answers):
-                return different("structure", f"there are {len(answers)} answers for {len(rights)}")
-            return self._cover([value for _, value in right_pairs], [value for _, value in pairs])
+            values = [value for _, value in right_pairs], [value for _, value in pairs]
+            return self._in_order(*values) if ordered else self._cover(*values)
+        if not right_names or not names:  # the names are left out: their order must be that of the right answer
+            return self._in_order([value for _, value in right_pairs], [value for _, value in pairs])
         if len(right_pairs) == len(right_names) and len(pairs) == len(names):
             if right_names != names:
                 return different("structure", "the names differ")
@@ -247,7 +282,8 @@ class Comparison(Quantities):
             return self._in_order(gold.args, given.args)
         if {gold.op, given.op} == {"matrix", "seq"}:
             matrix = gold if gold.op == "matrix" else given
-            if matrix.value not in ("1", str(len(matrix.args))):
+            brackets = given.value if matrix is gold else gold.value
+            if matrix.value not in ("1", str(len(matrix.args))) or brackets not in ("()", "[]"):
                 return different("structure", "a matrix is not a tuple")
             return self._in_order(gold.args, given.args)
         if gold.op != given.op:
@@ -272,7 +308,7 @@ class Comparison(Quantities):
         return (same if alike else different)("structure", f"digits and base are {'' if alike else 'not '}the same")
 
     def _numeral(self, gold: Node, given: Node) -> Finding:
-        value = NUMERALS.get(str(given.value).strip().casefold())
+        value = numeral(str(given.value))
         if value is not None and gold.op in ("num", "mul"):
             return self.numbers(gold, num(value))
         if gold.op == "sym" and str(given.value).strip(" ().:") == gold.value:
@@ -310,10 +346,8 @@ class Comparison(Quantities):
 
     def _relations(self, gold: Node, given: Node) -> Finding:
         if gold.op == "rel" and given.op == "rel":
-            if gold.value == given.value and len(gold.args) == len(given.args):
-                found = canonical(gold) == canonical(given)
-                if found:
-                    return same("structure", "the relations are written alike")
+            if canonical(gold) == canonical(given) and not self.rules.evaluated:
+                return same("structure", "the relations are written alike")
             if str(given.value) == "==" or str(gold.value) == "==":
                 gold, given = last_equation(gold), last_equation(given)
             return self._equations(gold, given)
@@ -325,11 +359,26 @@ class Comparison(Quantities):
         if not set(str(given.value)) <= set("=≈→"):
             return different("structure", f"a {kind_of(given)} is not a {kind_of(gold)}")
         sides = list(given.args)
-        if name_of(sides[0]) is not None and len(sides) > 1 and sides[0] != gold:
-            sides = sides[1:]
-        elif name_of(sides[-1]) is not None and len(sides) > 1 and sides[-1] != gold:
+        if name_of(sides[0]) is not None:
+            sides = sides[1:] if sides[0] != gold else sides
+        elif name_of(sides[-1]) is not None and sides[-1] != gold:
             sides = sides[:-1]
+        if "≈" in str(given.value) and len(sides) == 2 and self.rules.rounding == "exact":
+            return self._approximately(gold, *sides)
         return weakest([self.match(gold, side) for side in sides])
+
+    def _approximately(self, gold: Node, first: Node, second: Node) -> Finding:
+        """One side is the answer, and the other one the same but for rounding."""
+        near = [approximate(side, self.work) for side in (first, second) if not side.symbols()]
+        if (
+            len(near) == 2
+            and near[0] is not None
+            and near[1] is not None
+            and abs(near[0] - near[1]) < abs(near[0]) / 50
+        ):
+            findings = [self.match(gold, side) for side in (first, second)]
+            return next((finding for finding in findings if finding.match is Match.SAME), findings[0])
+        return different("structure", "the sides of ≈ are not near each other")
 
     def _equations(self, gold: Node, given: Node) -> Finding:
         signs, stated = str(gold.value), str(given.value)

@@ -122,6 +122,15 @@ def check_size(node: Node) -> Node:
     return node
 
 
+_NO_FACTORS = ("text", "seq", "list", "set", "rel", "opaque", "matrix", "union", "ratio", "based", "ellipsis")
+
+
+def sort_key(node: Node) -> tuple[object, ...]:
+    """Something to sort nodes by, the same in every process."""
+    value = (node.number.numerator, node.number.denominator) if node.op == "num" else str(node.value)
+    return (node.op, value, tuple(map(sort_key, node.args)))
+
+
 def canonical(node: Node) -> Node:
     """The same node with sums, products, sets and lists of factors in one order and their numbers put together."""
     args = tuple(canonical(arg) for arg in node.args)
@@ -135,16 +144,18 @@ def canonical(node: Node) -> Node:
                 total += arg.number
             else:
                 total *= arg.number
-        if node.op == "mul" and total == 0:
+        if node.op == "mul" and total == 0 and not any(arg.has(*_NO_FACTORS) for arg in rest):
             rest = []
-        rest.sort(key=repr)
+        # Vectors, angles and unknown functions keep their order: what they mean may depend on it.
+        if node.op == "add" or not any(arg.has("opaque") for arg in rest):
+            rest.sort(key=sort_key)
         if total != (0 if node.op == "add" else 1) or not rest:
             rest.insert(0, Node("num", total))
         return rest[0] if len(rest) == 1 else Node(node.op, None, tuple(rest))
     if node.op == "set":
-        args = tuple(sorted(set(args), key=repr))
+        args = tuple(sorted(set(args), key=sort_key))
     elif node.op in ("union", "intersection"):
-        args = tuple(sorted(args, key=repr))
+        args = tuple(sorted(args, key=sort_key))
     if node.op == "pow" and args[0].op == args[1].op == "num" and args[1].value == -1 and args[0].value != 0:
         return num(1 / args[0].number)
     return Node(node.op, node.value, args)

@@ -6,6 +6,7 @@ Invariant: a worker is used by one thread at a time, and once it was late or los
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import select
@@ -50,11 +51,28 @@ class WorkerLost(Exception):
         self.late = late
 
 
+def socket_pair() -> tuple[socket.socket, socket.socket]:
+    """Two connected sockets, neither in the place of standard input or output, also where those are closed."""
+    pair = []
+    for end in socket.socketpair():
+        pair.append(socket.socket(fileno=fcntl.fcntl(end.fileno(), fcntl.F_DUPFD_CLOEXEC, 3)))
+        end.close()
+    return pair[0], pair[1]
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+
 class ForkServer:
     """The process that forks workers: it has everything loaded, so that a new worker is there in milliseconds."""
 
     def __init__(self) -> None:
-        ours, theirs = socket.socketpair()
+        ours, theirs = socket_pair()
         # Not the multiprocessing module: its children run the caller's main script again.
         environment = {
             **os.environ,
@@ -68,6 +86,8 @@ class ForkServer:
                 pass_fds=[theirs.fileno()],
                 env=environment,
                 stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=None if _is_open(2) else subprocess.DEVNULL,
             )
         finally:
             theirs.close()
@@ -77,7 +97,7 @@ class ForkServer:
 
     def fork(self, memory_bytes: int) -> tuple[int, socket.socket]:
         """A new worker: its process id, and the socket to talk to it."""
-        ours, theirs = socket.socketpair()
+        ours, theirs = socket_pair()
         try:
             with self.lock:
                 socket.send_fds(self.control, [b"%d" % memory_bytes], [theirs.fileno()])

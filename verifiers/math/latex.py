@@ -19,6 +19,7 @@ from .lexicon import (
     TEXT_COMMANDS,
 )
 from .notation import Token
+from .rational import MAX_BITS, bits
 from .stream import TokenStream, decimal
 
 MAX_CELLS = 400
@@ -42,13 +43,26 @@ class LatexReader(TokenStream):
             arg = self.expression(POWER)
             return neg(arg) if sign == "-" else arg
         self.descend()
-        base = self.atom()
+        token = self.token
+        if token.kind == "number":
+            self.position += 1
+            base = num(decimal(token.text))
+        elif token.kind == "word" and not self.is_name(token.text):
+            self.tokens[self.position] = Token("word", token.text[1:])  # as LaTeX does: e^xy is e^x y
+            base = self.letter(token.text[0])
+        else:
+            base = self.atom()
         if self.token.text in ("^", "**") and self.token.kind == "mark":
             self.position += 1
             above = self.exponent()
             base = mul(base, DEGREE) if above is None else power(base, above)
         self.depth -= 1
         return base
+
+    @staticmethod
+    def is_name(word: str) -> bool:
+        """Whether a word is one name, and not letters side by side."""
+        return len(word) == 1 or word in FUNCTIONS or word in GREEK or word.lower() in CONSTANTS
 
     def group(self) -> Node:
         """What stands in braces."""
@@ -95,6 +109,8 @@ class LatexReader(TokenStream):
             self.position += 1
             if self.token.text == "{":
                 index = self.raw_group()
+            elif self.token.kind == "word" and len(self.token.text) == 2:  # a_nx^n is a_n x^n
+                index, self.tokens[self.position] = self.token.text[0], Token("word", self.token.text[1:])
             else:
                 index = self.take().text
             return sym(f"{node.value}_{index}")
@@ -152,10 +168,10 @@ class LatexReader(TokenStream):
             return mul(self.prefix(), Node("text", "$"))
         if token.text in TEXT_COMMANDS - ACCENTS:
             return self.argument()
-        if token.text in ACCENTS:
-            return Node("opaque", name, (self.argument(),))
+        if token.text in ACCENTS:  # the points of a line and the letters of a vector stand in an order
+            return Node("opaque", f"{name} {self.raw_group() if self.token.text == '{' else self.take().text}")
         if token.text in PREFIX_SYMBOLS:
-            return Node("opaque", name)
+            return Node("opaque", f"{name} {self.take().text if self.token.kind == 'word' else ''}".strip())
         if name in ("sum", "prod", "int", "lim"):
             return self._big_operator(name)
         if name == "begin":
@@ -227,7 +243,7 @@ class LatexReader(TokenStream):
             if factors and (token.text[1:] if token.kind == "command" else token.text) in FUNCTIONS:
                 break
             factors.append(self.postfix(self.atom()))
-            if self.token.text == "/" and self.peek().kind == "number":
+            if self.token.text == "/" and self.peek().kind == "number" and factors[-1] == CONSTANTS["pi"]:
                 self.position += 1
                 factors.append(power(num(decimal(self.take().text)), MINUS_ONE))
         return (mul(*factors),)
@@ -288,6 +304,17 @@ def _counts(node: Node) -> bool:
 
 
 def quotient(top: Node, bottom: Node) -> Node:
+    """A fraction. TooLarge where its numbers are; dy/dx is a derivative and no fraction."""
     if top.op == bottom.op == "num" and bottom.value != 0:
+        if bits(top.number) + bits(bottom.number) > MAX_BITS:
+            raise TooLarge(f"a number has more than {MAX_BITS} bits")
         return num(top.number / bottom.number)
+    if _is_differential(top) and _is_differential(bottom):
+        return Node("opaque", "derivative", (top, bottom))
     return divide(top, bottom)
+
+
+def _is_differential(node: Node) -> bool:
+    """Whether it is d, dx or d^2y."""
+    first = node.args[0] if node.op == "mul" else node
+    return first == sym("d") or (first.op == "pow" and first.args[0] == sym("d"))

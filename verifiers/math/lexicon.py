@@ -52,7 +52,6 @@ ACCENTS = {
     "\\overrightarrow",
     "\\mathcal",
     "\\tilde",
-    "\\underline",
 }
 PREFIX_SYMBOLS = {"\\angle", "\\triangle", "\\measuredangle", "\\partial", "\\nabla", "\\Box", "\\star", "\\dagger"}
 SEPARATORS = {",", ";"}

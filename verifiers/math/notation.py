@@ -98,11 +98,17 @@ _SIMPLE = re.compile(r"[\x21-\x7e ]*")
 _GROUPING = re.compile(r"(?<=\d)(?:\{,\}|,?\\[!,;:]|(?<!\\)\\ |~) ?(?=\d{3}(?!\d))")
 _SPACED = re.compile(r"(?<![\d.,_^])\d{1,3}(?: \d{3})+(?![\d])")
 _ALIGNED = re.compile(r"\\(?:begin|end)\{(?:aligned|align\*?|gathered|gather\*?|equation\*?|split|center)\}")
+_ROW_END = re.compile(r"\\\\\s*(?=(=)?)")
+_BROKEN_LINE = re.compile(r"(?<=[^\s+\-*/=<>^_({\[,;&\\|])[ \t]*\n\s*(?=[^\s+\-*/=<>^_)}\],;&|\\]|\\text)")
 _REPLACEMENTS = (
     (re.compile(r"\\(?:left|right|[bB]igg?[lrm]?)(?![a-zA-Z])\s*\.?"), " "),
     (re.compile(r"\\(?:display|text|script|scriptscript)style(?![a-zA-Z])"), " "),
     (re.compile(r"(?<!\\)\\[,;:! ]|\\(?:quad|qquad|thinspace|hfill|limits|nolimits)(?![a-zA-Z])|~"), " "),
     (re.compile(r"\\(?:bf|it|rm|sf|tt|cal|normalfont)(?![a-zA-Z])\s*(?!\s*\{)|\\phantom\{[^{}]*\}"), " "),
+    (
+        re.compile(r"\\(?:tiny|small|large|Large|LARGE|huge|Huge|underline|checkmark|blacksquare|square)(?![a-zA-Z])"),
+        " ",
+    ),
     (re.compile(r"\\(?:textcolor|color)\s*\{[a-zA-Z]*\}"), " "),
     (re.compile(r"\\(?:mathrm|operatorname|mathsf|text)\s*\{\s*([ie])\s*\}"), r" \1 "),
     (re.compile(r"\\imath(?![a-zA-Z])"), " i "),
@@ -117,6 +123,8 @@ def clean(text: str) -> str:
     """The text in one notation: spacing and sizes gone, Unicode signs as LaTeX, digits not grouped by small spaces."""
     if len(text) > MAX_CHARS:
         raise TooLarge(f"the answer has {len(text)} characters, over {MAX_CHARS}")
+    if "\n" in text:  # two lines are two answers, unless the first goes on in the second
+        text = _BROKEN_LINE.sub(" , ", text.strip())
     if not _SIMPLE.fullmatch(text):
         text = re.sub(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+", lambda match: "^{" + match.group().translate(_RAISED) + "}", text)
         text = re.sub(r"[₀₁₂₃₄₅₆₇₈₉ₙ]+", lambda match: "_{" + match.group().translate(_LOWERED) + "}", text)
@@ -124,7 +132,8 @@ def clean(text: str) -> str:
     if "\\" in text or "{" in text or "~" in text:
         text = _GROUPING.sub("", text)
         if _ALIGNED.search(text):
-            text = _ALIGNED.sub(" ", text).replace("&", " ").replace("\\\\", " ")
+            text = _ALIGNED.sub(" ", text).replace("&", " ")
+            text = _ROW_END.sub(lambda match: " " if match.group(1) else " , ", text)
         for pattern, replacement in _REPLACEMENTS:
             text = pattern.sub(replacement, text)
     if " " in text:
@@ -132,14 +141,14 @@ def clean(text: str) -> str:
     return unwrap(text)
 
 
+_MAX_WRAPPERS = 20
 _WRAPPERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("`", "`"), ("__", "__"))
 
 
 def unwrap(text: str) -> str:
     """Without the signs around a formula, a box around all of it, emphasis and the full stop at the end."""
     text = text.strip()
-    changed = True
-    while changed:
+    for _ in range(_MAX_WRAPPERS):
         before = text
         for left, right in _WRAPPERS:
             inner = text[len(left) : -len(right)]
@@ -154,7 +163,8 @@ def unwrap(text: str) -> str:
         for opening in ("\\boxed{", "\\fbox{"):
             if text.startswith(opening) and closing_brace(text, len(opening)) == len(text) - 1:
                 text = text[len(opening) : -1].strip()
-        changed = text != before
+        if text == before:
+            break
     return text
 
 
@@ -187,7 +197,7 @@ class Token(NamedTuple):
 
 END = Token("end", "")
 _TOKEN = re.compile(
-    r"(?P<number>(?:\d{1,3}(?:,\d{3})+(?![\d,]\d|\d)|\d+)(?:\.(?!\.)\d*)?(?:[eE][+-]?\d+(?![\d.a-zA-Z]))?|\.\d+)"
+    r"(?P<number>(?:\d{1,3}(?:,\d{3}){1,60}(?![\d,]\d|\d)|\d+)(?:\.(?!\.)\d*)?(?:[eE](?:-?\d+|\+\d{2,})(?![\d.a-zA-Z]))?|\.\d+)"
     r"|\\(?:text(?:bf|it|rm|sf|tt|normal|up)?|mbox|hbox|mathrm|operatorname\*?|rm)"
     r"\s*\{(?P<text>[^{}\\$]*(?:\\[ ,;!][^{}\\$]*)*)\}"
     r"|(?P<command>\\(?:[A-Za-z]+\*?|.))"
@@ -220,5 +230,5 @@ def tokens(text: str) -> list[Token]:
 def plain_words(text: str) -> str:
     """Words for comparison: no commands for text, no braces and signs, small letters, single spaces."""
     text = re.sub(r"\\(?:text(?:bf|it|rm|sf|tt|normal|up)?|mbox|hbox|mathrm|mathbf|operatorname)\s*(?=\{)", "", text)
-    text = re.sub(r"[{}$*_`\"'.,;:!?]", "", text)
+    text = re.sub(r"[{}$*_`\"']|(?<![0-9])[.,;:!?]|[.,;:!?](?![0-9])", "", text)
     return " ".join(text.casefold().split())

@@ -30,6 +30,10 @@ ENOUGH = 4
 """So many points must be found where the right answer is defined."""
 
 
+class ResponseUndefined(Exception):
+    """The right answer has a value there, the other one has none."""
+
+
 class Nearness(Enum):
     """What two evaluations say."""
 
@@ -60,11 +64,20 @@ def nearness(gold: Node, response: Node, seed: str, work: Work, log_base: int | 
     """
     names = sorted(gold.symbols() | response.symbols())
     if not names:
-        return _at(gold, response, {}, work, log_base)
+        try:
+            return _at(gold, response, {}, work, log_base)
+        except ResponseUndefined:
+            return Nearness.DIFFERENT
     rng = generator(seed)
-    whole = any(node.op == "fn" and node.value in _INTEGERS_ONLY for side in (gold, response) for node in side.walk())
+    whole = {
+        name
+        for side in (gold, response)
+        for node in side.walk()
+        if node.op == "fn" and node.value in _INTEGERS_ONLY
+        for name in node.symbols()
+    }
     complex_too = any(node.op == "const" and node.value == "i" for node in gold.walk())
-    found, unsure = 0, False
+    found, undefined, unsure = 0, 0, False
     for attempt in range(CANDIDATES):
         point = draw_point(rng, names, attempt, whole)
         try:
@@ -73,6 +86,9 @@ def nearness(gold: Node, response: Node, seed: str, work: Work, log_base: int | 
             verdict = _at(gold, response, point, work, log_base)
         except TooMuchWork:
             raise
+        except ResponseUndefined:
+            undefined += 1
+            continue
         except TooLarge:  # an exponential at a large point
             continue
         if verdict is Nearness.DIFFERENT:
@@ -83,6 +99,8 @@ def nearness(gold: Node, response: Node, seed: str, work: Work, log_base: int | 
             break
     if found >= ENOUGH:
         return Nearness.UNSURE if unsure else Nearness.EQUAL
+    if undefined >= ENOUGH:
+        return Nearness.DIFFERENT
     raise NoValue("the right answer is defined nowhere where it was tried")
 
 
@@ -96,7 +114,7 @@ def proportional(gold: Node, response: Node, seed: str, work: Work, positive: bo
     first: tuple[Any, Any] | None = None
     found = 0
     for attempt in range(CANDIDATES):
-        point = draw_point(rng, names, attempt, False)
+        point = draw_point(rng, names, attempt, set())
         try:
             with precision(PRECISIONS[0]):
                 evaluation = Evaluation(PRECISIONS[0], balls(point), work)
@@ -130,12 +148,17 @@ def generator(seed: str) -> random.Random:
     return random.Random(hashlib.sha256(seed.encode("utf-8", "surrogatepass")).digest())
 
 
-def draw_point(rng: random.Random, names: Sequence[str], attempt: int, whole: bool) -> dict[str, Fraction]:
-    """Values of the symbols, drawn from one of RANGES after the other, or small whole numbers."""
-    if whole:
-        return {name: Fraction(rng.randint(1, 9 + attempt // 4)) for name in names}
+def draw_point(rng: random.Random, names: Sequence[str], attempt: int, whole: set[str]) -> dict[str, Fraction]:
+    """Values of the symbols, drawn from one of RANGES after the other; small whole numbers for those in `whole`."""
     low, high = RANGES[attempt % len(RANGES)]
-    return {name: Fraction(rng.randint(low * 1013 + 1, high * 1013 - 1), 1013) for name in names}
+    point: dict[str, Fraction] = {}
+    for name in names:
+        if name in whole:
+            point[name] = Fraction(rng.randint(1, 9 + attempt // 4))
+            continue
+        size = rng.randint(1_000, 10_000)
+        point[name] = Fraction(rng.randint(low * size + 1, high * size - 1), size)
+    return point
 
 
 def _defined(gold: Node, point: dict[str, Fraction], work: Work, log_base: int | None, complex_too: bool) -> bool:
@@ -161,7 +184,7 @@ def _at(gold: Node, response: Node, point: dict[str, Fraction], work: Work, log_
             except Imprecise:
                 continue
             except Undefined:
-                return Nearness.DIFFERENT
+                raise ResponseUndefined from None
             if not difference.contains(acb(0)):
                 return Nearness.DIFFERENT
             if not evaluation.lost and _sharp(right, difference, bits):

@@ -44,7 +44,10 @@ def parse(text: str, commas_separate: bool = False, letters: bool = False) -> No
     a product of symbols; by default what is spelled like a unit behind a number is one. Raises Unreadable where the
     text is no mathematics, UnknownNotation where it may be, TooLarge where a guard stops.
     """
-    return _parse(clean(text), commas_separate, letters)
+    cleaned = clean(text)
+    # Short texts, such as right answers that come again; the tree of a long one may take a megabyte.
+    read = _parse if len(cleaned) <= MAX_CACHED_CHARS else _parse.__wrapped__
+    return read(cleaned, commas_separate, letters)
 
 
 @lru_cache(maxsize=2048)
@@ -70,6 +73,9 @@ def _based(digits: str, base: int) -> Node:
     return Node("based", f"{digits.lstrip('0').upper() or '0'}_{base}")
 
 
+MAX_CACHED_CHARS = 100
+_OPENERS = ("(", "[", "{", "^", "_")
+_FUNCTION_LETTERS = "fghFGH"
 _SUCH_THAT = ("\\mid", "|", ":")
 
 
@@ -206,7 +212,7 @@ class Parser(LatexReader):
             signs += RELATIONS[self.take().text]
             sides.append(self.expression(RELATION))
         if self.accept("\\pmod", "\\bmod", "\\mod"):
-            sides.append(fn("modulus", self.expression(SIGN)))
+            return Node("opaque", "congruence", (Node("rel", signs, tuple(sides)), self.expression(SIGN)))
         return Node("rel", signs, tuple(sides))
 
     def _set_operation(self, left: Node, floor: int) -> Node | None:
@@ -258,12 +264,22 @@ class Parser(LatexReader):
             if zeros is not None:
                 self.position += 1
                 return num(left.number * 10**zeros)
+        if token.kind in ("word", "text") and token.text.strip().lower() in ("percent", "per cent"):
+            self.position += 1
+            return Node("percent", None, (left,))
+        if token.text.lower() == "per" and self.peek().text.lower() == "cent":
+            self.position += 2
+            return Node("percent", None, (left,))
         last = left.args[-1] if left.op == "mul" else left
-        if token.kind == "word" and len(token.text) > 1 and token.text not in FUNCTIONS:
+        following = self.peek()
+        measure = token.text in ("min", "sec") and following.kind in ("end", "mark") and following.text not in _OPENERS
+        if token.kind == "word" and len(token.text) > 1 and (measure or token.text not in FUNCTIONS):
             unit = not self.letters and left.op in ("num", "mul", "pow") and known(token.text)
             if last.op == "text" or unit:
                 self.position += 1
                 right = self.postfix(Node("text", token.text))
+                if unit and self.token.text in ("2", "3") and not self.token.spaced:  # cm3
+                    right = power(right, num(int(self.take().text)))
             else:
                 right = self.expression(PRODUCT)
         else:
@@ -271,10 +287,10 @@ class Parser(LatexReader):
         if last.op == "text" and right.op == "text":
             words = Node("text", f"{last.value} {right.value}")
             return mul(*left.args[:-1], words) if left.op == "mul" else words
-        if left.op == "num" and left.number >= 0 and left.number.denominator == 1:
+        over = any(between.text == "\\over" for between in self.tokens[start : self.position])
+        if over and self.tokens[start - 1].kind == "number" and left.op == "num" and left.number.denominator == 1:
             part = _proper_fraction(right)
-            over = any(between.text == "\\over" for between in self.tokens[start : self.position])
-            if part is not None and (token.text == "\\frac" or over):
+            if part is not None:
                 return num(left.number + part)
         return mul(left, right)
 
@@ -305,7 +321,9 @@ class Parser(LatexReader):
                 node = Node("percent", None, (node,))
                 if self.token.text in ("%", "\\%"):
                     raise Unreadable("there are two signs of per cent")
-            elif token.text == "\\degree" or (token.text == "\\circ" and token.kind == "command"):
+            elif token.text in ("\\degree", "\\circ") and token.kind == "command":
+                if node.op == "sym":
+                    raise UnknownNotation("functions are composed")
                 self.position += 1
                 node = mul(node, DEGREE)
             elif token.text == "'" and node.op == "sym":
@@ -378,6 +396,8 @@ class Parser(LatexReader):
             top, bottom, length = texts[1], texts[4], 7
         elif len(texts[0]) == 2:
             top, bottom, length = texts[0][0], texts[0][1], 2
+        elif len(texts[0]) == len(texts[1]) == 1:
+            top, bottom, length = texts[0], texts[1], 3
         else:
             return None
         if not (top.isdecimal() and bottom.isdecimal()) or not 0 < decimal(top) < decimal(bottom):
@@ -387,8 +407,12 @@ class Parser(LatexReader):
 
     def _word(self, token: Token) -> Node:
         word = token.text
+        if word.lower() in ("and", "or", "not"):
+            raise Unreadable(f"{word!r} stands where a value was expected")
         if len(word) == 1:
-            return self.indexed(self.letter(word))
+            named = [self.peek(ahead).text for ahead in (0, 2, 3)] == ["(", ")", "="] and self.peek().kind == "word"
+            called = self._called(word) if named or word in _FUNCTION_LETTERS else None
+            return called or self.indexed(self.letter(word))
         if word in FUNCTIONS:
             return self.function(FUNCTIONS[word])
         lower = word.lower()
@@ -409,6 +433,18 @@ class Parser(LatexReader):
             last = self.postfix(self.indexed(letters[-1]))
             return mul(*letters[:-1], last)
         return Node("text", word)
+
+    def _called(self, letter: str) -> Node | None:
+        """f(x), and f^{-1}(x): an unknown function, and no product. None where no bracket follows at once."""
+        ahead, name = 0, letter
+        if [self.peek(place).text for place in range(5)] == ["^", "{", "-", "1", "}"]:
+            ahead, name = 5, f"{letter}^-1"
+        bracket = self.peek(ahead)
+        if bracket.text != "(" or bracket.spaced:
+            return None
+        self.position += ahead
+        inner = self.atom()
+        return Node("opaque", f"call {name}", inner.args if inner.op == "seq" else (inner,))
 
     def words(self, text: str) -> Node:
         text = text.strip()
@@ -448,15 +484,15 @@ class Parser(LatexReader):
             return Node("set")
         bars, self.bars = self.bars, 0
         separate, self.commas_separate = self.commas_separate, True
-        condition = closing != "}" and self._takes_condition()
+        condition = self._takes_condition() if closing != "}" else None
         node = self.items()
         if closing == "}":
             node = self.over(node)
         self.bars, self.commas_separate = bars, separate
-        if condition:  # {x : x > 2} is what x > 2 says
+        if condition is not None:  # {x : x > 2} is what x > 2 says
             self.expect(closing)
-            if not node.has("rel"):
-                raise Unreadable("a set has no condition")
+            if not node.has("rel") or node.symbols() != {condition}:
+                raise UnknownNotation("a set is given by a condition")
             return node
         if self.token.text in _SUCH_THAT:
             raise UnknownNotation("a set is given by a condition")
@@ -465,15 +501,16 @@ class Parser(LatexReader):
             return Node("set", None, node.args)
         return node if closing == "}" else Node("set", None, (node,))
 
-    def _takes_condition(self) -> bool:
-        """Whether a set begins with "x :" or "x in R :"; they are then read."""
+    def _takes_condition(self) -> str | None:
+        """The variable of a set that begins with "x :" or "x in R :", which are then read; None for other sets."""
         ahead = 1
         if [self.peek(place).text for place in range(1, 6)] == ["\\in", "\\mathbb", "{", "R", "}"]:
             ahead = 6
-        if self.token.kind != "word" or self.peek(ahead).text not in _SUCH_THAT:
-            return False
+        variable = self.token
+        if variable.kind != "word" or self.peek(ahead).text not in _SUCH_THAT:
+            return None
         self.position += ahead + 1
-        return True
+        return variable.text
 
     def _bars(self) -> Node:
         self.bars += 1

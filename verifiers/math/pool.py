@@ -11,6 +11,7 @@ import atexit
 import os
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -24,6 +25,9 @@ CHUNK = 64
 
 PROBE = Job("1", "1")
 """What every worker that works can judge."""
+
+
+_pools: weakref.WeakSet[WorkerPool] = weakref.WeakSet()
 
 
 class WorkerPool:
@@ -41,11 +45,26 @@ class WorkerPool:
             )
         self.workers = workers or _cores()
         self.memory_bytes = memory_bytes
+        self._closed = False
+        self._begin()
+        _pools.add(self)
+
+    def _begin(self) -> None:
         self._lock = threading.Lock()
         self._places = threading.BoundedSemaphore(self.workers)
         self._idle: list[Worker] = []
         self._server: ForkServer | None = None
-        self._closed = False
+
+    def forget(self) -> None:
+        """After a fork: workers and locks belong to the parent, so this process starts workers of its own."""
+        for worker in self._idle:
+            worker.connection.close()
+        if self._server is not None:
+            self._server.control.close()
+        self._begin()
+
+    def __reduce__(self) -> tuple[type[WorkerPool], tuple[int, int]]:
+        return WorkerPool, (self.workers, self.memory_bytes)
 
     def run(self, jobs: Sequence[Job], deadline_s: float) -> list[Verdict]:
         """The verdicts of some jobs, by one worker, each within its deadline."""
@@ -180,10 +199,10 @@ def shared_pool() -> WorkerPool:
 
 
 def _forget() -> None:
-    """After a fork: the sockets and locks belong to the parent, so this process starts a pool of its own."""
-    global _shared, _shared_lock
-    _shared = None
+    global _shared_lock
     _shared_lock = threading.Lock()
+    for pool in list(_pools):
+        pool.forget()
 
 
 os.register_at_fork(after_in_child=_forget)

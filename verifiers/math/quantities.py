@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
-from typing import Any, Literal
+from typing import Literal
 
-from .answers import OTHER_NUMBER, decimal_places, is_written_number, kind_of, take_unit
+from flint import arb
+
+from .answers import MORE, OTHER_NUMBER, decimal_places, is_written_number, kind_of, take_unit
+from .balls import precision
 from .errors import NoValue, TooLarge, TooMuchWork, Undefined
 from .expression import DEGREE, INFINITY, Node, canonical, mul, neg, num
 from .finding import Finding, Match, Rules, Symbolic, different, same, unsure
@@ -16,31 +18,40 @@ from .units import read_unit
 from .work import Work
 
 
+def _generic(wanted: tuple[tuple[str, int], ...], found: tuple[tuple[str, int], ...]) -> bool:
+    """Whether one is "units", "square units" and the like, of as many dimensions as the other."""
+    if (("unit", 1),) in (wanted, found):
+        return True
+    generic = any(len(powers) == 1 and powers[0][0] == "unit" for powers in (wanted, found))
+    return generic and sum(count for _, count in wanted) == sum(count for _, count in found)
+
+
 class Quantities:
     """Compares expressions: under rules, with so much work, and with random points from a seed."""
 
-    def __init__(self, rules: Rules, work: Work, symbolic: Symbolic | None, seed: str) -> None:
+    def __init__(self, rules: Rules, work: Work, symbolic: Symbolic | None, gold: str, response: str) -> None:
         self.rules = rules
+        self.places = decimal_places(gold)
         self.work = work
         self.symbolic = symbolic
-        self.seed = seed
+        self.seed = f"{gold}\n{response}"
 
     def numbers(self, gold: Node, given: Node) -> Finding:
         """Two expressions, with units and percent signs."""
-        right, unit = take_unit(gold, "none")
+        right, unit = take_unit(gold, "all" if self.rules.evaluated else "none")
         letters: Literal["none", "clear", "all"] = "clear" if unit is None else "all"
         answer, stated = take_unit(given, "none" if right.symbols() else letters)
         if unit is None and stated is not None and right.symbols():
             right, unit = take_unit(gold, "all")  # the response shows that m in "890 m^3" is no variable
-        if stated is not None and unit is None and OTHER_NUMBER.search(stated):
+        if stated is not None and unit is None and (OTHER_NUMBER.search(stated) or stated.strip().lower() in MORE):
             return different("structure", f"{stated!r} is no unit")
+        if self.rules.evaluated and not is_written_number(answer) and self._is_calculation(right, answer):
+            return different("structure", "a number was asked for, not a calculation")
         if unit is not None or stated is not None:
             scaled = self._units(right, unit, answer, stated)
             if isinstance(scaled, Finding):
                 return scaled
             right, answer = scaled
-        if self.rules.evaluated and not is_written_number(answer) and exact(right, self.work) is not None:
-            return different("structure", "a number was asked for, not a calculation")
         if "text" in (right.op, answer.op) or right.has("text") or answer.has("text"):
             return self.structure(right, answer)
         if right.op == "percent" or answer.op == "percent":
@@ -54,7 +65,7 @@ class Quantities:
             alike = plain_words(unit or "") == plain_words(stated or "")
             return (right, answer) if alike else different("structure", "the units differ")
         if wanted is not None and found is not None and wanted.powers and found.powers:
-            if wanted.powers != found.powers:
+            if wanted.powers != found.powers and not _generic(wanted.powers, found.powers):
                 if {wanted.powers, found.powers} == {(("deg", 1),), (("rad", 1),)}:
                     return self._angle(right, unit), self._angle(answer, stated)
                 return different("structure", f"{stated} is not {unit}")
@@ -69,6 +80,13 @@ class Quantities:
         if wanted is None and exact(right, self.work) is None and right.symbols():
             return different("structure", f"{stated} was not asked for")
         return right, answer
+
+    def _is_calculation(self, right: Node, answer: Node) -> bool:
+        """Whether an answer still has to be calculated: a number is asked for, or it holds a sum, product or limit."""
+        if exact(right, self.work) is not None:
+            return True
+        series = any(node.op == "fn" and node.value in ("sum", "prod") for node in answer.walk())
+        return series or any(node.op == "opaque" and node.value in ("int", "lim") for node in answer.walk())
 
     @staticmethod
     def _angle(node: Node, unit: str | None) -> Node:
@@ -114,7 +132,7 @@ class Quantities:
             if self.rules.rounding == "exact":
                 return different("exact", "the numbers are not equal")
         if self.rules.rounding != "exact":
-            rounded = self._rounded(gold, given, right)
+            rounded = self._rounded(gold, given)
             if rounded is not None:
                 return rounded
         if canonical(gold) == canonical(given):
@@ -126,23 +144,25 @@ class Quantities:
             return same("structure", "the answers are the same but for order")
         return unsure("exact", f"the answer cannot be calculated: {error}")
 
-    def _rounded(self, gold: Node, given: Node, right: Fraction | None) -> Finding | None:
+    def _rounded(self, gold: Node, given: Node) -> Finding | None:
+        """By the rule of rounding; None where that has nothing to say."""
         if gold.symbols() or given.symbols():
             return None
         near, stated = approximate(gold, self.work), approximate(given, self.work)
-        if near is None or stated is None:
+        if near is None or stated is None or near.contains(0):
             return None
-        difference = abs(near - stated)
         if self.rules.rounding == "places":
-            places = decimal_places(right)
-            if places is None:
+            if self.places is None:
                 return None
-            limit: Any = Fraction(1, 2 * 10**places)
+            digit = -self.places
         else:
-            scale = float(abs(near).mid()) if near != 0 else 0.0
-            digits = len(f"{scale:.0e}") and int(f"{scale:e}".partition("e")[2]) if scale else 0
-            limit = Fraction(10) ** (digits + 1 - int(self.rules.rounding)) / 2
-        within = difference <= type(near)(f"{limit.numerator}") / limit.denominator
+            with precision(256):
+                leading = (abs(near).log() / arb(10).log()).floor().unique_fmpz()
+            if leading is None:
+                return None
+            digit = int(leading) + 1 - int(self.rules.rounding)
+        with precision(256):
+            within = bool(abs(near - stated) <= arb(10) ** digit / 2)
         return (same if within else different)("numeric", f"rounded, the numbers are {'' if within else 'not '}equal")
 
     def _evaluate(self, gold: Node, given: Node) -> Finding:

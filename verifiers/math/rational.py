@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 
+import flint
+
 from .errors import TooLarge, Undefined
 from .expression import Node
 from .work import Work
@@ -46,7 +48,7 @@ def exact(node: Node, work: Work) -> Fraction | None:
                 return None
             if bits(total) + bits(value) > 2 * MAX_BITS:
                 raise TooLarge(f"a number has more than {MAX_BITS} bits")
-            work.spend((bits(total) + bits(value)) // 1_000)
+            work.spend((bits(total) + bits(value)) // 200)
             total += value
         return total
     if op == "mul":
@@ -57,7 +59,7 @@ def exact(node: Node, work: Work) -> Fraction | None:
                 return None
             if bits(product) + bits(value) > MAX_BITS:
                 raise TooLarge(f"a number has more than {MAX_BITS} bits")
-            work.spend((bits(product) + bits(value)) // 500)
+            work.spend((bits(product) + bits(value)) // 100)
             product *= value
         return product
     if op == "pow":
@@ -81,7 +83,7 @@ def _power(base: Fraction, exponent: Fraction, work: Work) -> Fraction | None:
         return Fraction(-1 if count % 2 else 1)
     if bits(base) * abs(count) > MAX_BITS:
         raise TooLarge(f"a power has more than {MAX_BITS} bits")
-    work.spend(bits(base) * abs(count) // 500)
+    work.spend(bits(base) * abs(count) // 100)
     return base**count
 
 
@@ -92,29 +94,15 @@ def _root(value: Fraction, degree: int, work: Work) -> Fraction | None:
         return None if root is None else -root
     if degree > 1_000:
         return None
-    work.spend(bits(value) // 20)
+    work.spend(bits(value) // 10)
     top, bottom = whole_root(value.numerator, degree), whole_root(value.denominator, degree)
     return None if top is None or bottom is None else Fraction(top, bottom)
 
 
 def whole_root(value: int, degree: int) -> int | None:
-    """The whole number whose `degree`-th power is `value`, or None."""
-    if degree == 2:
-        root = math.isqrt(value)
-        return root if root * root == value else None
-    if value < 2:
-        return value
-    if degree >= value.bit_length():
-        return None
-    high = 1 << (value.bit_length() // degree + 1)
-    low = 0
-    while low < high:
-        middle = (low + high + 1) // 2
-        if middle**degree <= value:
-            low = middle
-        else:
-            high = middle - 1
-    return low if low**degree == value else None
+    """The whole number whose `degree`-th power is `value` (0 or more), or None."""
+    root = int(flint.fmpz(value).root(degree))
+    return root if root**degree == value else None
 
 
 def _function(node: Node, work: Work) -> Fraction | None:

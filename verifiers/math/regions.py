@@ -48,6 +48,8 @@ def _read(node: Node, work: Work) -> Region | None:
     work.spend(10)
     if node.op == "seq" and len(node.args) == 2:
         brackets = str(node.value)
+        if _compare(node.args[0], node.args[1], work) in (0, 1):  # a point, and no interval
+            return None
         return Region((Piece(node.args[0], brackets[0] == "[", node.args[1], brackets[1] == "]"),))
     if node.op == "opaque" and node.value == "reals":
         return Region((EVERYTHING,))
@@ -57,7 +59,7 @@ def _read(node: Node, work: Work) -> Region | None:
         return Region(tuple(Piece(arg, True, arg, True) for arg in node.args))
     if node.op == "rel":
         return _relation(node, work)
-    if node.op in ("union", "intersection", "minus") or (node.op == "list" and node.value in ("or", "and")):
+    if node.op in ("union", "intersection", "minus") or node.op == "list":
         parts = [_read(arg, work) for arg in node.args]
         if any(part is None for part in parts):
             return None
@@ -66,17 +68,29 @@ def _read(node: Node, work: Work) -> Region | None:
         if len(names) > 1:
             return None
         name = next(iter(names), None)
+        if node.op == "list" and node.value == ",":
+            return _joined(regions, name, work)
         if node.op == "union" or node.value == "or":
             return Region(tuple(piece for region in regions for piece in region.pieces), name)
         result: list[Piece] | None = list(regions[0].pieces)
         for region in regions[1:]:
-            if result is not None:
-                other = list(region.pieces)
-                result = (
-                    _cut(result, _complement(other, work), work) if node.op != "minus" else _cut(result, other, work)
-                )
+            other: list[Piece] | None = list(region.pieces)
+            if node.op != "minus" and other is not None:
+                other = _complement(other, work)
+            result = None if result is None or other is None else _cut(result, other, work)
         return None if result is None else Region(tuple(result), name)
     return None
+
+
+def _joined(regions: list[Region], name: str | None, work: Work) -> Region | None:
+    """Inequalities between commas: all of them together, unless nothing fulfils all; then each of them."""
+    result: list[Piece] | None = list(regions[0].pieces)
+    for region in regions[1:]:
+        holes = _complement(list(region.pieces), work)
+        result = None if result is None or holes is None else _cut(result, holes, work)
+    if result is None:
+        return None
+    return Region(tuple(result or [piece for region in regions for piece in region.pieces]), name)
 
 
 def _relation(node: Node, work: Work) -> Region | None:
@@ -168,10 +182,10 @@ def _tidy(pieces: list[Piece], work: Work) -> list[Piece] | None:
     return joined
 
 
-def _complement(pieces: list[Piece], work: Work) -> list[Piece]:
+def _complement(pieces: list[Piece], work: Work) -> list[Piece] | None:
     tidy = _tidy(pieces, work)
     if tidy is None:
-        return [EVERYTHING]
+        return None
     gaps: list[Piece] = []
     low, closed = _BELOW, False
     for piece in tidy:
@@ -186,6 +200,8 @@ def _complement(pieces: list[Piece], work: Work) -> list[Piece]:
 def _cut(pieces: list[Piece], holes: list[Piece], work: Work) -> list[Piece] | None:
     """The pieces without the holes."""
     gaps = _complement(holes, work) if holes else [EVERYTHING]
+    if gaps is None:
+        return None
     result: list[Piece] = []
     for piece in pieces:
         for gap in gaps:

@@ -78,7 +78,7 @@ def _function(name: str, args: list[Any]) -> Any:
         **{name: getattr(sympy, name) for name in ("asin", "acos", "atan", "acot", "asec", "acsc", "asinh", "acosh")},
         **{"coth": sympy.coth, "atanh": sympy.atanh, "ln": sympy.log, "log": sympy.log, "exp": sympy.exp},
         **{"abs": sympy.Abs, "floor": sympy.floor, "ceil": sympy.ceiling, "factorial": sympy.factorial},
-        **{"binomial": sympy.binomial, "double_factorial": sympy.factorial2, "gcd": sympy.gcd, "lcm": sympy.lcm},
+        **{"binomial": sympy.binomial, "double_factorial": sympy.factorial2},
         **{"max": sympy.Max, "min": sympy.Min, "re": sympy.re, "im": sympy.im, "arg": sympy.arg, "sgn": sympy.sign},
         **{"sign": sympy.sign, "erf": sympy.erf},
     }
@@ -118,5 +118,7 @@ def _calculus(node: Node) -> Any:
     if node.value == "lim" and len(node.args) == 2 and node.args[0].op == "rel" and node.args[0].value == "→":
         variable, target = node.args[0].args
         if variable.op == "sym":
-            return sympy.Limit(to_sympy(node.args[1]), to_sympy(variable), to_sympy(target))
+            point = to_sympy(target)
+            sides = "+-" if point.is_finite else "+"
+            return sympy.Limit(to_sympy(node.args[1]), to_sympy(variable), point, sides)
     raise Untranslatable(str(node.value))

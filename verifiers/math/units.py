@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 _TABLE = """
 m: 1 m meter metre
-km: 1000 m kilometer kilometre
+km: 1000 m kilometer kilometre Km
 cm: 1/100 m centimeter centimetre
 mm: 1/1000 m millimeter millimetre
 in: 127/5000 m inch inche
@@ -20,7 +20,7 @@ ft: 381/1250 m foot feet
 yd: 1143/1250 m yard
 mi: 201168/125 m mile
 g: 1 g gram gramme
-kg: 1000 g kilogram kilo
+kg: 1000 g kilogram kilo Kg KG
 mg: 1/1000 g milligram
 t: 1000000 g tonne
 lb: 45359237/100000 g lbs pound
@@ -32,7 +32,7 @@ h: 3600 s hr hour
 day: 86400 s
 week: 604800 s wk
 month: 1 month
-year: 1 year yr
+year: 12 month yr
 L: 1 L liter litre l
 mL: 1/1000 L milliliter millilitre ml cc
 gal: 1 gal gallon
@@ -60,7 +60,7 @@ mol: 1 mol mole
 K: 1 K kelvin
 mph: 1397/3125 m/s
 kph: 5/18 m/s kmh
-unit: 1
+unit: 1 unit
 """
 
 
@@ -88,6 +88,7 @@ def _read_table() -> dict[str, tuple[Fraction, dict[str, int]]]:
 UNITS = _read_table()
 """Every known spelling (in the singular) with its factor and base units."""
 
+_BASES = {base for _, powers in UNITS.values() for base in powers}
 CURRENCIES = "$€£¥₹¢"
 _WORD = re.compile(r"[^\W\d_]+|[$€£¥₹¢]|\^?\{?-?\d+\}?|[/*·.\-]|\S", re.UNICODE)
 _POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
@@ -97,10 +98,11 @@ _SILENT = {"of", "the", "a", "an"}
 
 def known(word: str) -> tuple[Fraction, dict[str, int]] | None:
     """A unit by its symbol or its name in the singular or plural."""
-    for form in (word, word.lower()):
-        if form in UNITS:
-            return UNITS[form]
+    if word in UNITS:
+        return UNITS[word]
     lower = word.lower()
+    if len(word) > 2 and lower in UNITS:  # m and M, mg and Mg are different ones
+        return UNITS[lower]
     if lower.endswith("s") and lower[:-1] in UNITS and len(lower) > 2 and lower != "ms":
         return UNITS[lower[:-1]]
     return None
@@ -129,7 +131,12 @@ def read_unit(text: str) -> Unit | None:
             side, following = -1, 1
         elif lower in _POWERS:
             following = _POWERS[lower]
-        elif lower in _POWERS_AFTER or (last is not None and number.lstrip("-").isdigit() and len(number) <= 2):
+        elif lower in _POWERS_AFTER or (
+            last is not None
+            and number.lstrip("-").isdigit()
+            and (piece[0] == "^" or last[1].keys() <= _BASES)
+            and len(number) <= 2
+        ):
             if last is None:
                 return None
             exponent = _POWERS_AFTER.get(lower) or int(number)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
@@ -19,7 +20,7 @@ from ..extraction import USUAL, Rule, check_order, extract_answer
 from ..verdict import Outcome, Verdict
 from .compare import compare
 from .errors import TooMuchWork
-from .finding import Match, Rounding, Rules, Symbolic
+from .finding import Match, Rounding, Rules, Symbolic, unsure
 from .pool import Job, WorkerPool, shared_pool
 from .work import Work
 
@@ -119,7 +120,12 @@ class MathVerifier:
         found = extract_answer(response, self.order)
         if found is None:
             return Verdict.wrong(f"No answer found by the rules {', '.join(self.order)}.", expected=gold[:SHOWN_CHARS])
-        finding = compare(gold, found.text, self.rules, work, symbolic)
+        try:
+            finding = compare(gold, found.text, self.rules, work, symbolic)
+        except TooMuchWork:
+            raise
+        except Exception as error:  # a fault of this verifier; a policy must not end a run by finding it
+            finding = unsure("structure", f"the comparison failed ({type(error).__name__})")
         evidence = {
             "rule": found.rule,
             "text": found.text[:SHOWN_CHARS],
@@ -151,7 +157,12 @@ def gold_text(gold: Gold) -> str:
     """The right answer as text. VerifierError where there is none."""
     if isinstance(gold, bool) or not isinstance(gold, str | int | float | Fraction):
         raise VerifierError(f"The right answer {gold!r} is neither text nor a number; correct the task.")
-    text = gold.strip() if isinstance(gold, str) else str(gold)
+    if isinstance(gold, float) and not math.isfinite(gold):
+        raise VerifierError(f"The right answer {gold!r} is no number; correct the task, or give it as text.")
+    try:
+        text = gold.strip() if isinstance(gold, str) else str(gold)
+    except ValueError as error:  # Python writes no integer of more than 4,300 digits
+        raise VerifierError("The right answer has too many digits to be written down; correct the task.") from error
     if not text:
         raise VerifierError("The right answer is empty; correct the task.")
     return text

@@ -72,7 +72,9 @@ def _work(connection: socket.socket, memory_bytes: int) -> NoReturn:
     """Judge one job a line until the other side closes. Ends itself where memory runs out."""
     try:
         _die_with_parent()
-        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        limit = memory_bytes if hard == resource.RLIM_INFINITY else min(memory_bytes, hard)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         with open(os.devnull, "r+b") as null:
             for standard in (0, 1, 2):
