@@ -168,6 +168,7 @@ RIGHT_42 = [
     "The answer is therefore 42.",
 ]
 BREAKERS = [
+    (r"x+\log{}+1", r"x+\log\{\}+1", {}),
     ("5", r"x>3 \pmod{5}", {}),
     ("x^2", r"x^{\frac{1e2000}{\frac{1e-2000}{1e2000}}}+y", {}),
     ("5", r"5\text{ m}^{\frac{1e2000}{\frac{1e-2000}{1e2000}}}", {}),

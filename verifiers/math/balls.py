@@ -201,10 +201,10 @@ class Evaluation:
             size = magnitude(value)
             if name in ("tanh", "coth", "erf") and size is not None and size > 4:
                 self.lost = True  # 1 but for less than can be seen
-        if name == "log":
+        if name == "log" and len(values) == 1:
             log = self._log(values[0])
             return self._checked(log if self.log_base is None else log / acb(self.log_base).log())
-        if name == "log_base":
+        if name == "log_base" and len(values) == 2:
             base = self._log(values[0])
             if base.contains(acb(0)):
                 raise Imprecise("a logarithm has the base 1")

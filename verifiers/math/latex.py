@@ -207,6 +207,8 @@ class LatexReader(TokenStream):
             else:
                 raise Unreadable("a function has an index")
         args = self._arguments()
+        if not args:
+            raise Unreadable("a function has no argument")
         if exponent == MINUS_ONE and name in INVERSE:
             name, exponent = INVERSE[name], None
         if name == "log" and base is not None:

@@ -95,6 +95,8 @@ _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
 _LOWERED = str.maketrans("₀₁₂₃₄₅₆₇₈₉ₙ", "0123456789n")
 
 _SIMPLE = re.compile(r"[\x21-\x7e ]*")
+_PROSE_UNIT = re.compile(r"(?<=\d) ?([cdkm]?m|ft|in|yd|mi)([²³])(?![\w^])")
+"""Square and cubic units as prose writes them: in 5 m², m is no variable."""
 _GROUPING = re.compile(r"(?<=\d)(?:\{,\}|,?\\[!,;:]|(?<!\\)\\ |~) ?(?=\d{3}(?!\d))")
 _SPACED = re.compile(r"(?<![\d.,_^])\d{1,3}(?: \d{3})+(?![\d])")
 _ALIGNED = re.compile(r"\\(?:begin|end)\{(?:aligned|align\*?|gathered|gather\*?|equation\*?|split|center)\}")
@@ -126,6 +128,7 @@ def clean(text: str) -> str:
     if "\n" in text:  # two lines are two answers, unless the first goes on in the second
         text = _BROKEN_LINE.sub(" , ", text.strip())
     if not _SIMPLE.fullmatch(text):
+        text = _PROSE_UNIT.sub(lambda match: rf"\text{{{match[1]}}}{match[2]}", text)
         text = re.sub(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+", lambda match: "^{" + match.group().translate(_RAISED) + "}", text)
         text = re.sub(r"[₀₁₂₃₄₅₆₇₈₉ₙ]+", lambda match: "_{" + match.group().translate(_LOWERED) + "}", text)
         text = text.translate(_TRANSLATION)
