@@ -413,7 +413,7 @@ class Parser(LatexReader):
             named = [self.peek(ahead).text for ahead in (0, 2, 3)] == ["(", ")", "="] and self.peek().kind == "word"
             called = self._called(word) if named or word in _FUNCTION_LETTERS else None
             return called or self.indexed(self.letter(word))
-        if word in FUNCTIONS:
+        if word in FUNCTIONS and (len(word) > 2 or word == "ln" or self.token.text == "("):  # tr^2 is t r^2
             return self.function(FUNCTIONS[word])
         lower = word.lower()
         if lower in CONSTANTS:
