@@ -21,7 +21,7 @@ class PartScore:
     """One part over many episodes.
 
     mean: of its `judged` values, None where there are none. low, high: the 95% Wilson interval of the mean where each
-    value is 0 or 1, else None. undecided, errors, not_asked: how often it gave none, and why.
+    was CORRECT with 1 or WRONG with 0, else None. undecided, errors, not_asked: how often it gave none, and why.
     """
 
     mean: float | None
@@ -51,7 +51,9 @@ def _score(verdicts: Sequence[Verdict], errors: int) -> PartScore:
     values = [verdict.value for verdict in verdicts if verdict.value is not None]
     unasked = sum(not was_asked(verdict) for verdict in verdicts)
     low, high = None, None
-    if values and all(value in (0.0, 1.0) for value in values):
+    # A measure that happens to be 0 everywhere is no share.
+    judged = [verdict for verdict in verdicts if verdict.value is not None]
+    if judged and all(v.outcome in (Outcome.CORRECT, Outcome.WRONG) and v.value in (0.0, 1.0) for v in judged):
         low, high = wilson_interval(sum(value == 1.0 for value in values), len(values))
     return PartScore(
         mean=fsum(values) / len(values) if values else None,
