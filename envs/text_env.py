@@ -233,6 +233,8 @@ class TextEnv(gymnasium.Env[str, str]):
     def _finish(self, task: Task, response: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         self._running = False
         verdict = self.verify(task, response)
+        if not isinstance(verdict, Verdict):
+            raise EnvError(f"{type(self).__name__}.verify must return a Verdict, not {type(verdict).__name__}.")
         if verdict.outcome is Outcome.ERROR:
             raise UnjudgedError(verdict)
         reward = float(verdict.reward)

@@ -71,6 +71,7 @@ def check(
 def load_verifier(name: str) -> Verifier:
     """The verifier at "module:attribute", or what a class or function there makes without arguments."""
     from .envs.errors import did_you_mean
+    from .envs.text_env import TextEnv
 
     module_name, _, attribute = name.partition(":")
     if not all(part.isidentifier() for part in [*module_name.split("."), *attribute.split(".")]):
@@ -99,6 +100,8 @@ def load_verifier(name: str) -> Verifier:
             raise CheckInputError(
                 f"{name} cannot be called without arguments ({_words(error)}); name a verifier, or what makes one."
             ) from error
+    if isinstance(found, TextEnv):
+        raise CheckInputError(f"{name} is an environment; register it with Gymnasium and check it by its id.")
     if not isinstance(found, Verifier):
         raise CheckInputError(f"{name} is no verifier; it needs a method verify(gold, response, *, prompt='').")
     return found

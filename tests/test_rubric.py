@@ -15,8 +15,10 @@ from ludus.agents.trajectory import Episode
 from ludus.envs import ListSource, Task, TextEnv
 from ludus.verifiers.constraint import Constraint
 from ludus.verifiers.errors import VerifierError
+from ludus.verifiers.length import LengthPenalty
 from ludus.verifiers.math.verifier import MathVerifier
 from ludus.verifiers.part import NOT_ASKED, RESERVED, was_asked
+from ludus.verifiers.repetition import RepetitionPenalty
 from ludus.verifiers.rubric import Ensemble, Gate, Sequential, WeightedSum
 from ludus.verifiers.verdict import InfrastructureError, Outcome, Verdict
 from ludus.verifiers.verifier import Verifier
@@ -70,11 +72,12 @@ class Unspeakable(Exception):
         # All of positive weight CORRECT, no penalty, none UNDECIDED.
         ([("C", 1), ("C", 0.5)], "correct", 1.5),
         ([("C", 1), ("W", -1)], "correct", 1.0),
-        ([("W", -1)], "correct", 0.0),
         # One UNDECIDED, no credit and no penalty.
         ([("U", 1)], "undecided", None),
         ([("U", 1), ("W", 1)], "undecided", None),
         ([("U", -1), ("W", 1)], "undecided", None),
+        # Nothing earns: it is not CORRECT.
+        ([("W", -1)], "wrong", 0.0),
         # A credit, or one UNDECIDED.
         ([("C", 1), ("W", 0.5)], "partial", 1.0),
         ([(0.25, 2)], "partial", 0.5),
@@ -435,3 +438,21 @@ def test_scores_of_parts_have_means_of_what_was_judged_and_counts_of_the_rest() 
         "answer": PartScore(0.5, pytest.approx(0.09453, abs=1e-4), pytest.approx(0.90547, abs=1e-4), 2, 1, 1, 1),
         "length": PartScore(pytest.approx(11 / 3), None, None, 3, 0, 0, 1),
     }
+
+
+def test_a_penalty_that_costs_nothing_leaves_a_right_answer_correct() -> None:
+    parts = {"answer": MathVerifier(), "length": LengthPenalty(20, 10), "again": (RepetitionPenalty(n=5), 0.5)}
+    for normalise in (False, True):
+        rubric = WeightedSum(parts, normalise=normalise)
+        right, wrong, long = (rubric.verify("4", text) for text in ("#### 4", "#### 5", f"{'so ' * 5}#### 4"))
+        assert (right.outcome, right.value) == (Outcome.CORRECT, 1.0)
+        assert (wrong.outcome, wrong.value) == (Outcome.WRONG, 0.0)
+        assert long.outcome is Outcome.PARTIAL
+        assert long.value is not None and long.value < 1
+    gate = Gate("format", {"format": says("C"), "answer": MathVerifier(), "length": LengthPenalty(20, 10)})
+    assert gate.verify("4", "#### 4").outcome is Outcome.CORRECT
+
+
+def test_penalties_alone_are_never_correct() -> None:
+    assert WeightedSum({"length": LengthPenalty(20, 10)}).verify(None, "short").outcome is not Outcome.CORRECT
+    assert WeightedSum({"bad": (says("W"), -1.0)}).verify(None, "x").outcome is not Outcome.CORRECT

@@ -69,7 +69,16 @@ def check_verifier(
     suite.run()
     left_out = (*JUDGING,) if not judges else () if bad else ("wrong",)
     rows = [suite.rows.get(check) or row_of(check, suite.found) for check in ORDER if check not in left_out]
+    if judges and not any(call.check == "gold" and said.is_correct for call, said in suite.found):
+        rows = [_untold(row) for row in rows]
     return CheckReport(name or type(verifier).__name__, tuple(rows))
+
+
+def _untold(row: CheckRow) -> CheckRow:
+    """A row about tricks that did not pass, where what is right does not pass either."""
+    if row.name == "gold" or row.name not in JUDGING or row.status != "passed":
+        return row
+    return CheckRow(row.name, "skipped", "No right response is CORRECT either, so nothing can be told.")
 
 
 def _checked(what: str, pairs: Iterable[Pair]) -> list[Pair]:
@@ -156,8 +165,10 @@ class _Suite:
         self.rows["deterministic"] = repeat_alone(here, sample, self.deadline_s, self.rng)
         self.rows["memory"] = look_for_leaks(here, back[0][0], self.deadline_s)
         if self.rows["deterministic"].status != "passed":
+            skipped = self.rows["deterministic"].status == "skipped"
+            reason = "already in one thread, the same call does not give the same verdict"
             for check in ("threads", "processes"):
-                self._skip(check, "already in one thread, the same call does not give the same verdict")
+                self._skip(check, "no call came back with a verdict" if skipped else reason)
             return
         if "processes" not in self.rows:
             fix = "let no verdict depend on the order of a set or on hash(); sort, or use hashlib."

@@ -9,6 +9,7 @@ import re
 import sys
 import traceback
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 from .errors import VerifierError
@@ -78,5 +79,10 @@ def check_children(rubric: str, children: object) -> dict[str, Verifier]:
 
 
 def is_finite(value: object) -> bool:
-    """Whether a value is a number that a float can hold; True and False are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+    """Whether a value is a number that a float can hold, NumPy's included; True and False are none."""
+    return isinstance(value, Real) and not isinstance(value, bool) and bool(abs(value) <= sys.float_info.max)
+
+
+def is_penalty(child: Verifier) -> bool:
+    """Whether a verifier only ever takes away, so that its 0 is nothing that was earned."""
+    return getattr(child, "penalty", False) is True

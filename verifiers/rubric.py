@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 
 from .constraint import Constraint
 from .errors import VerifierError
-from .part import ask, check_children, first_error, is_finite, not_asked
+from .part import ask, check_children, first_error, is_finite, is_penalty, not_asked
 from .verdict import Outcome, Verdict
 from .verifier import Verifier
 
@@ -36,12 +36,13 @@ class WeightedSum:
     | children that count | outcome | value |
     |---|---|---|
     | one is ERROR | ERROR | none |
-    | all of positive weight CORRECT, no penalty, none UNDECIDED | CORRECT | the sum |
+    | all that earn CORRECT, no penalty, none UNDECIDED | CORRECT | the sum |
     | one UNDECIDED, no credit and no penalty | UNDECIDED | none |
     | a credit, or one UNDECIDED | PARTIAL | the sum |
     | else: no credit, all decided | WRONG | the sum, 0 or less |
 
-    normalise: divide by the sum of the positive weights, so that where everything is right the value is 1.
+    Those that earn have a positive weight and are no penalties (LengthPenalty, RepetitionPenalty: `penalty = True`).
+    normalise: divide by the sum of their weights, so that where everything is right the value is 1.
     """
 
     def __init__(self, children: Weighted, *, normalise: bool = False) -> None:
@@ -49,7 +50,8 @@ class WeightedSum:
         self.normalise = normalise
         if not any(self.weights.values()):
             raise VerifierError("WeightedSum: no child counts; give at least one a weight other than 0.")
-        self._scale = math.fsum(weight for weight in self.weights.values() if weight > 0) if normalise else 1.0
+        self._earning = [n for n, c in self.children.items() if self.weights[n] > 0 and not is_penalty(c)]
+        self._scale = math.fsum(self.weights[name] for name in self._earning) if normalise else 1.0
         if not 0 < self._scale < math.inf:
             raise VerifierError("WeightedSum: normalise needs positive weights with a finite sum; leave it out.")
 
@@ -68,7 +70,7 @@ class WeightedSum:
             return Verdict(Outcome.ERROR, None, "The weighted sum is out of range.", evidence, parts)
         credit, penalty = any(each > 0 for each in paid.values()), any(each < 0 for each in paid.values())
         unsure = [name for name, part in counted.items() if part.outcome is Outcome.UNDECIDED]
-        right = all(p.outcome is Outcome.CORRECT for n, p in counted.items() if self.weights[n] > 0)
+        right = bool(self._earning) and all(parts[name].outcome is Outcome.CORRECT for name in self._earning)
         reason = ", ".join(f"{n} undecided" if n in unsure else f"{n} {each:+g}" for n, each in paid.items())
         if unsure and not credit and not penalty:
             return Verdict(Outcome.UNDECIDED, None, reason, evidence, parts)
