@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from numbers import Real
 from typing import Any, Literal, get_args
 
 from .errors import VerifierError
@@ -24,7 +25,12 @@ class LengthPenalty:
     in tokens, which a verifier does not see.
     """
 
+    penalty = True
+    """It takes away and earns nothing, see rubric.WeightedSum."""
+
     def __init__(self, max_length: int, buffer: int, unit: Unit = "characters") -> None:
+        if not (isinstance(max_length, Real) and isinstance(buffer, Real)):
+            raise VerifierError(f"max_length = {max_length!r} and buffer = {buffer!r} must be numbers; change them.")
         if not 1 <= buffer <= max_length:
             raise VerifierError(
                 f"buffer = {buffer} must be at least 1 and at most max_length = {max_length}; change it."

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass
 from itertools import islice
+from numbers import Integral
 from typing import Any, Literal, get_args
 
 from .errors import VerifierError
@@ -37,9 +38,12 @@ class RepetitionPenalty:
     text: a penalty for each n-gram seen before, here per n-gram of the text, so that length alone changes nothing.
     """
 
+    penalty = True
+    """It takes away and earns nothing, see rubric.WeightedSum."""
+
     def __init__(self, n: int = 3, unit: Unit = "words") -> None:
-        if not 1 <= n <= MAX_NGRAM:
-            raise VerifierError(f"n = {n} is no length of an n-gram; give 1 to {MAX_NGRAM}.")
+        if not isinstance(n, Integral) or not 1 <= n <= MAX_NGRAM:
+            raise VerifierError(f"n = {n!r} is no length of an n-gram; give 1 to {MAX_NGRAM}.")
         if unit not in get_args(Unit):
             raise VerifierError(f"unit = {unit!r} is unknown; choose 'words' or 'characters'.")
         self.n = n
