@@ -96,6 +96,55 @@ def test_the_first_rule_whose_marker_is_there_decides_alone() -> None:
     assert MultipleChoice(order=("tag", "boxed")).verify("B", "B").outcome is Outcome.WRONG
 
 
+HEDGES_AND_DENIALS = [
+    "The answer is B. Or C", "The answer is B. OR C", "The answer is B. Or maybe C.", "The answer is B. And C.",
+    "The answer is B\nOr C", "The answer is B\n\nWait, it is C.", "B. Or C", "The answer is B. Or c",
+    "The answer is B. No wait, it is C.", "The answer is B. It fits. Actually, C.", "The answer is b OR c",
+    "I don't think the answer is B.", "I don’t think the answer is B", "It cannot be that the answer is B",
+    "I doubt that the answer is B", "It is wrong that the answer is B", "If the answer is B",
+    "No, it is not the answer: B",
+    "(B) is wrong", "B) is wrong.", "B. is not the answer", "B. False", "B: incorrect", "[B] is not it", "(B) no",
+    "(B) isn't right", "\\boxed{(B) is wrong}", "Answer: (B) is wrong", "The answer is (B)? No.",
+    "The answer is B. No.",
+    "The answer is (B) or neither", "The answer is B because it is either B or C",
+    "The answer is B because C or B must be right", "B. I am not sure, it might be (a)",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("response", HEDGES_AND_DENIALS)
+def test_what_is_taken_back_or_doubted_in_the_same_breath_is_not_chosen(response: str) -> None:
+    for gold in "ABCD":
+        assert MultipleChoice().verify(gold, response).outcome is Outcome.WRONG
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        "Since A is not possible, the answer is B.", "A is wrong, so the answer is B",
+        "I have no doubt the answer is B",
+        "It is not A. The answer is B", "I don't think the answer is A. The answer is B.",
+        "The answer is B. No other option fits.", "The answer is B. And that is all.", "(B) Nothing changes",
+        "The answer is B because A or C would be too small.", "The answer is B\nI checked A and C.",
+    ],
+)  # fmt: skip
+def test_what_is_denied_of_another_letter_does_not_count_against_the_chosen_one(response: str) -> None:
+    assert MultipleChoice().verify("B", response).outcome is Outcome.CORRECT
+
+
+def test_an_option_that_reads_like_a_denial_can_be_chosen_where_it_is_known() -> None:
+    verifier = MultipleChoice(2, options=["Yes", "No"])
+    for response in ("B. No", "(B) No", "The answer is B. No", "No"):
+        assert verifier.verify("B", response).outcome is Outcome.CORRECT
+    assert verifier.verify("B", "(B) is wrong").outcome is Outcome.WRONG
+    verifier = MultipleChoice(2, options=["Paris", "Not enough information"])
+    assert verifier.verify("B", "The answer is B. Not enough information is given.").outcome is Outcome.CORRECT
+
+
+def test_letters_and_options_may_be_lists() -> None:
+    verifier = MultipleChoice(["A", "B"], options=["Paris", "London"])
+    assert (verifier.letters, verifier.options) == ("AB", {"A": "paris", "B": "london"})
+
+
 def test_an_article_is_no_second_letter() -> None:
     assert MultipleChoice().verify("B", "B. A large cat").outcome is Outcome.CORRECT
     assert MultipleChoice().verify("A", "A large cat").outcome is Outcome.WRONG
@@ -119,6 +168,11 @@ def test_a_gold_that_is_no_letter_is_refused(gold: object) -> None:
     [
         (lambda: MultipleChoice("A"), "letters = 'A' must be 2 to 26 different letters of A to Z, or their number."),
         (lambda: MultipleChoice("ABA"), "letters = 'ABA' must be"),
+        (lambda: MultipleChoice(2.0), "letters = 2.0 must be letters such as 'ABCD', or their number."),  # type: ignore[arg-type]
+        (lambda: MultipleChoice(["A", "BC"]), "letters = ['A', 'BC'] must be letters such as 'ABCD', or their number."),
+        (lambda: MultipleChoice(options=["x"]), "options has 1 texts, but the letters are ABCD; give one for each."),
+        (lambda: MultipleChoice(2, options=["x", 3]), "options must be texts by letter, such as"),  # type: ignore[list-item]
+        (lambda: MultipleChoice(2, options="xy"), "options must be texts by letter, such as"),
         (lambda: MultipleChoice("12"), "letters = '12' must be"),
         (lambda: MultipleChoice(27), "letters = 27 must be"),
         (lambda: MultipleChoice(-1), "letters = -1 must be"),
@@ -163,6 +217,7 @@ HUGE = [
     "((",
     "\\text{",
 ]
+HUGE += ["don't the answer is B\n", "answer is B. Or ", "B) is ", "answer is\n"]
 HUGE += ["<answer>B</answer>", "\\boxed{\\boxed{B}}", "answer****    is", " or ", "\x00", "</think>", "Option "]
 
 

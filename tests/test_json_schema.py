@@ -36,6 +36,11 @@ def outcome(schema: Any, response: str, **settings: Any) -> Outcome:
         '{"name": "Ada"}',
         ' {"age": 3.0, "name": "\\ud800"}\n',
         'Here it is:\n```json\n{"name": "Ada"}\n```\nGood luck!',
+        '```json\r\n{"name": "Ada"}\r\n```\r\n',
+        '```\n{"name": "Ada"}\n```',
+        ' ```\r\n{"name": "Ada"}\r\n```\r\n',
+        '<think>Perhaps {"name": "Bob"}?</think>{"name": "Ada"}',
+        'A\n```json\n[]\n```\n</think>\n```\n{"name": "Ada"}\n```',
         '```json\n[1]\n```\nNo, better:\n```JSON\n{"name": "Ada"}\n  ```',
     ],
 )
@@ -66,6 +71,8 @@ def test_what_the_schema_allows_is_right(response: str) -> None:
         ('{"name": "Ada", "sex": 1}', "the name 'sex' is not foreseen"),
         ('{"age": 1}', "'name' is a required property"),
         ("true", "True is not of type 'object'"),
+        ('{"name": "Ada"}</think>', "not one JSON value"),
+        ('So: ```\n{"name": "Ada"}\n```', "not one JSON value"),
     ],
 )
 def test_what_is_wrong_is_said(response: str, reason: str) -> None:
@@ -172,6 +179,15 @@ def test_patterns_choices_and_unique_items_mean_what_the_standard_says(
         assert outcome(schema, response) is Outcome.WRONG, response
 
 
+def test_a_multiple_is_one_of_the_numbers_as_they_are_written() -> None:
+    for price in ("19.99", "4.35", "0.07", "-0.07", "3", "0", "1e300", "1e2", '"x"'):
+        assert outcome({"multipleOf": 0.01}, price) is Outcome.CORRECT
+    for price in ("19.999", "0.005", "1e-300"):
+        assert outcome({"multipleOf": 0.01}, price) is Outcome.WRONG
+    verdict = JsonSchema({"items": {"multipleOf": 3}}).verify(None, "[6, 7]")
+    assert verdict.reason == "The schema does not allow it: 7 is not a multiple of 3, at [1]."
+
+
 @given(values)
 def test_the_verdict_is_jsonschema_s_own(value: Any) -> None:
     import jsonschema
@@ -258,7 +274,23 @@ def test_a_flood_of_values_is_answered(schema: Any, response: str) -> None:
     assert JsonSchema(schema).verify(None, response).outcome in (Outcome.CORRECT, Outcome.WRONG)
 
 
-PIECES = ["{", "[", '"', "\\", "```json\n", "```json\n```\n", "\ud800", " ", "1", "\x00", '{"a":', "\t```"]
+PIECES = [
+    "{",
+    "[",
+    '"',
+    "\\",
+    "```json\n",
+    "```json\n```\n",
+    "```\n",
+    "\n```",
+    "</think>",
+    "\ud800",
+    " ",
+    "1",
+    "\x00",
+    '{"a":',
+    "\t```",
+]
 
 
 @pytest.mark.parametrize("piece", PIECES)

@@ -342,6 +342,10 @@ def test_a_score_off_the_scale_is_unusable(score) -> None:
         '{"reasoning": "r", "verdict": "correct", "check": "c"}',
         ' \n{"check": "c", "verdict": "correct", "reasoning": "r"}\n',
         '```json\n{"reasoning": "r", "verdict": "correct", "check": "c"}\n```',
+        '```json\r\n{"reasoning": "r", "verdict": "correct", "check": "c"}\r\n```\r\n',
+        '```{"reasoning": "r", "verdict": "correct", "check": "c"}```',
+        '{"reasoning": "one\r\n\ttwo", "verdict": "correct", "check": "c"}',
+        '{"reasoning": "r", "verdict": "Correct", "check": "c"}',
         '<think>Is it {"verdict": "incorrect"}? No.</think>\n{"reasoning": "r", "verdict": "correct", "check": "c"}',
     ],
 )
@@ -357,6 +361,9 @@ def test_one_object_alone_in_a_code_block_or_after_thoughts_is_a_ballot(text) ->
         'Here you are: {"reasoning": "r", "verdict": "correct", "check": "c"}',
         '{"reasoning": "r", "verdict": ["correct"], "check": "c"}',
         '{"reasoning": {}, "verdict": "correct", "check": "c"}',
+        '{"reasoning": "r", "verdict": "correct\n", "check": "c"}',
+        '```json\n{"reasoning": "r", "verdict": "correct", "check": "c"}\n``` ```json\n{}\n```',
+        "```",
         '{"reasoning": "r", "verdict": "correct", "check": "C"}',
     ],
 )
@@ -769,6 +776,7 @@ def test_a_judge_that_cannot_work_is_refused_with_the_option_at_fault(options, w
         ({"max_retries": -1}, "max_retries"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"api_key": "key\n"}, "api_key"),
+        ({"api_key": None}, 'api_key is NoneType and not a str; set the environment variable .* or give ""'),
     ],
 )
 def test_an_endpoint_that_cannot_be_asked_is_refused_with_the_option_at_fault(options, word) -> None:

@@ -48,6 +48,7 @@ def test_more_text_never_costs_less(buffer: int, free: int, text: str, more: str
     [
         ((100, 0), "buffer = 0 must be at least 1 and at most max_length = 100; change it."),
         ((100, 101), "buffer = 101 must be at least 1 and at most max_length = 100; change it."),
+        (("10", 5), "max_length = '10' and buffer = 5 must be numbers; change them."),
         ((100, 10, "tokens"), "unit = 'tokens' is unknown; choose 'characters' or 'words'."),
     ],
 )

@@ -90,6 +90,9 @@ def test_any_response_is_answered(response: str) -> None:
         (lambda: Pattern("a", match="whole"), "match = 'whole' is unknown; choose 'full' or 'search'."),  # type: ignore[arg-type]
         (lambda: Pattern("a", timeout_s=0), "timeout_s = 0 must be above 0 and below 3600 seconds."),
         (lambda: Pattern("(?P<x>a)", group="x").verify(None, "a"), "The right answer None is no text to compare a"),
+        (lambda: Pattern(re.compile("x")), "The pattern must be a str, not Pattern; give its text, as in r'x+'."),  # type: ignore[arg-type]
+        (lambda: Pattern(b"x"), "The pattern must be a str, not bytes; give its text"),  # type: ignore[arg-type]
+        (lambda: Format(["<think>"]), "Format takes its tags one by one, as in Format('<think>', '<answer>'); give no"),  # type: ignore[arg-type]
         (lambda: Format(), "Format needs tags such as '<think>', not 'nothing'."),
         (lambda: Format("<think>", "<a b>"), "Format needs tags such as '<think>', not '<a b>'."),
         (lambda: Format("a", "<a>"), "Format has a tag twice in a, <a>; each may stand there once."),

@@ -71,6 +71,7 @@ def test_megabytes_are_answered(text: str) -> None:
     ("make", "sentence"),
     [
         (lambda: RepetitionPenalty(0), "n = 0 is no length of an n-gram; give 1 to 100."),
+        (lambda: RepetitionPenalty(2.5), "n = 2.5 is no length of an n-gram; give 1 to 100."),  # type: ignore[arg-type]
         (lambda: RepetitionPenalty(3, "tokens"), "unit = 'tokens' is unknown; choose 'words' or 'characters'."),  # type: ignore[arg-type]
         (lambda: Loop(max_period=0), "max_period = 0 is out of range; give 1 to 4096 tokens."),
         (lambda: Loop(max_period=5000), "max_period = 5000 is out of range; give 1 to 4096 tokens."),

@@ -115,6 +115,8 @@ def test_a_response_beyond_the_limit_is_wrong_and_a_right_answer_beyond_it_refus
     ("make", "sentence"),
     [
         (lambda: ExactMatch(("lower",)), "Unknown step of normalisation 'lower'. Known: case, punctuation, articles,"),  # type: ignore[arg-type]
+        (lambda: TokenF1(0.5), "steps = 0.5 must be a list of steps such as ('case',); a threshold needs its name,"),  # type: ignore[arg-type]
+        (lambda: ExactMatch("case"), "steps = 'case' must be a list of steps such as ('case',)"),  # type: ignore[arg-type]
         (lambda: TokenF1(threshold=0.0), "threshold = 0.0 must be above 0 and at most 1; change it."),
         (lambda: EditSimilarity(threshold=1.1), "threshold = 1.1 must be above 0 and at most 1; change it."),
     ],

@@ -7,7 +7,6 @@ code of this very question. A verdict is never searched for in text.
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +14,7 @@ LONGEST_REASONING = 4000
 """Characters of a judge's reasoning that are kept."""
 LONGEST_ANSWER = 100_000
 """Characters; no answer to a grading question is longer."""
-CODE_BLOCK = re.compile(r"```(?:json|JSON)?[ \t]*\n(.*)\n[ \t]*```", re.DOTALL)
+CODE_FENCE = "```"
 THOUGHT_END = "</think>"
 
 
@@ -43,17 +42,18 @@ def answer_schema(scale: int | None) -> dict[str, Any]:
 
 
 def read_ballot(text: str, check: str, scale: int | None) -> Ballot:
-    """The ballot in a judge's answer. Thoughts before `</think>` and one code block around the object are allowed.
+    """The ballot in a judge's answer. Thoughts before `</think>` and one code block around the object are allowed, as
+    are raw line breaks in its texts, which models without a JSON mode write.
 
     scale: the highest score, or None where the verdict is "correct" or "incorrect". Raises UnusableAnswer.
     """
     if len(text) > LONGEST_ANSWER:
         raise UnusableAnswer("it was far too long")
     body = text.rpartition(THOUGHT_END)[2].strip()
-    if (block := CODE_BLOCK.fullmatch(body)) is not None:
-        body = block[1]
+    if body.startswith(CODE_FENCE) and body.endswith(CODE_FENCE):
+        body = body.removeprefix(CODE_FENCE).removesuffix(CODE_FENCE).removeprefix("json").removeprefix("JSON")
     try:
-        row = json.loads(body, object_pairs_hook=_unique)
+        row = json.loads(body, strict=False, object_pairs_hook=_unique)
     except UnusableAnswer:
         raise
     except (ValueError, RecursionError):
@@ -68,9 +68,10 @@ def read_ballot(text: str, check: str, scale: int | None) -> Ballot:
     reasoning = row["reasoning"][:LONGEST_REASONING].encode("utf-8", "replace").decode("utf-8")
     value = row[said]
     if scale is None:
-        if value not in ("correct", "incorrect"):
+        word = value.casefold() if isinstance(value, str) else None
+        if word not in ("correct", "incorrect"):
             raise UnusableAnswer('its verdict was neither "correct" nor "incorrect"')
-        return Ballot(reasoning, passed=value == "correct")
+        return Ballot(reasoning, passed=word == "correct")
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= scale:
         raise UnusableAnswer(f"its score was not a number from 0 to {scale}")
     return Ballot(reasoning, score=float(value))

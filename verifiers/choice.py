@@ -34,6 +34,21 @@ _PHRASE = re.compile(
 _WRAPPED = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mathsf|boxed|fbox)\s?\{([^{}]*)\}")
 _REASON = re.compile(r",?\s(?:because|since|as)\s")
 _SENTENCE_END = re.compile(r"[.!?;](?=\s)")
+_TURN = r"\s{0,9}(?:no|wait|actually|or|and)\b"
+_TURNS = re.compile(_TURN, re.IGNORECASE)
+_LINE_END = re.compile(rf"\n(?!{_TURN})", re.IGNORECASE)
+# "No other option fits" denies nothing.
+_RETRACTED = re.compile(
+    r"[\s.,:;)\]–—-]*(?:\?|(?:(?:is|are|was|seems|looks)\s)?(?:wrong|incorrect|false|not|no(?!\sother))\b"
+    r"|or\b|cannot\b|(?:is|was|ca)n['’]t\b)",
+    re.IGNORECASE,
+)
+_CLAUSE_END = re.compile(r"[.,;:!?(\n]|\b(?:so|therefore|hence|thus|but|and|because|means)\b", re.IGNORECASE)
+_DENIAL = re.compile(
+    r"\b(?:not|never|cannot|hardly|unlikely|if|whether|(?<!no )doubt|(?:wrong|incorrect|false)\s(?:that|to))\b"
+    r"|n['’]t\b",
+    re.IGNORECASE,
+)
 _LETTER = re.compile(r"(?:(?:option|choice|answer)[ :]\s?)?[(\[]?([A-Za-z])(?![\w'’])([)\]]?)", re.IGNORECASE)
 _BEFORE_TEXT = re.compile(r"[.):\]]+\s*|[–—-]\s+")
 _DECORATION = "*_`~\"'“”‘’ \t\r\n"
@@ -50,16 +65,26 @@ class _Start(NamedTuple):
 class MultipleChoice:
     """CORRECT where the response chooses the right letter and no other.
 
-    letters: the letters there are, such as "ABCD", or how many. options: the text of each letter; a response may then
-    choose by that text, and a text behind a letter must be that letter's. order: which rules apply, see `Rule`.
+    letters: the letters there are, such as "ABCD", or how many. options: the text of each letter, or the texts in the
+    order of the letters; a response may then choose by that text, and a text behind a letter must be that letter's.
+    order: which rules apply, see `Rule`.
 
-    "B", "(B)", "**B**", "b)", "\\text{(B)}", "Option B" and "B. Paris" are a letter; "A, B, C, D", "A or B" and "not B"
-    are none, and "all of the above" is one only where it is the text of an option.
+    "B", "(B)", "**B**", "b)", "\\text{(B)}", "Option B" and "B. Paris" are a letter; "A, B, C, D", "A or B", "not B"
+    and "(B) is wrong" are none, and "all of the above" is one only where it is the text of an option. Without options,
+    "B. No" and "B. False" are taken for denials, too: give the options where they may begin like that.
     """
 
     def __init__(
-        self, letters: str | int = "ABCD", *, options: Mapping[str, str] | None = None, order: Sequence[Rule] = ORDER
+        self,
+        letters: str | int | Sequence[str] = "ABCD",
+        *,
+        options: Mapping[str, str] | Sequence[str] | None = None,
+        order: Sequence[Rule] = ORDER,
     ) -> None:
+        if isinstance(letters, list | tuple) and all(isinstance(one, str) and len(one) == 1 for one in letters):
+            letters = "".join(letters)
+        if not isinstance(letters, str | int):
+            raise VerifierError(f"letters = {letters!r:.100} must be letters such as 'ABCD', or their number.")
         known = string.ascii_uppercase[: max(letters, 0)] if isinstance(letters, int) else letters.upper()
         plenty = letters > 26 if isinstance(letters, int) else bool(set(known) - set(string.ascii_uppercase))
         if plenty or len(known) < 2 or len(set(known)) != len(known):
@@ -71,6 +96,14 @@ class MultipleChoice:
             )
         self.letters = known
         self.order = tuple(order)
+        if isinstance(options, list | tuple):
+            if len(options) != len(known):
+                raise VerifierError(
+                    f"options has {len(options)} texts, but the letters are {known}; give one for each."
+                )
+            options = dict(zip(known, options, strict=True))
+        if not isinstance(options, Mapping | None) or not all(isinstance(one, str) for one in (options or {}).values()):
+            raise VerifierError('options must be texts by letter, such as {"A": "Paris"}, or a list of texts.')
         self.options = {letter: _plain(text) for letter, text in (options or {}).items()}
         if self.options and sorted(self.options) != sorted(known):
             raise VerifierError(f"options has the letters {sorted(self.options)}, but letters are {sorted(known)}.")
@@ -81,10 +114,11 @@ class MultipleChoice:
         self._another = re.compile(
             rf"(?<![\w'’]){alone}"
             rf"|^[\s.,;:/)&+\]-]*[(\[]?[{known.lower()}](?![\w'’])(?!(?<=a)\s\w)"
-            rf"|\b(?:or|and|nor|not)\s[(\[]?[{known.lower()}](?![\w'’])"
+            rf"|\b(?i:or|and|nor|not)\s[(\[]?[{known.lower()}](?![\w'’])"
+            rf"|[(\[][{known.lower()}][)\]]"
         )
         self._listed = re.compile(
-            rf"[\s.,;:/)&+\]-]*(?:\b(?:or|and|nor|not)\s)?[(\[]?[{known}{known.lower()}](?![\w'’])"
+            rf"[\s.,;:/)&+\]-]*(?:\b(?i:or|and|nor|not)\s)?[(\[]?[{known}{known.lower()}](?![\w'’])"
         )
 
     def verify(self, gold: str | int, response: str, *, prompt: str = "") -> Verdict:
@@ -133,8 +167,11 @@ class MultipleChoice:
             starts = [match.end() for match in re.finditer(r"\\boxed\s?\{", text)][-_MAX_MARKERS:]
             return [_until_brace(text[start : start + _MAX_MARKED_CHARS]) for start in starts]
         if rule == "phrase":
-            ends = [match.end() for match in _PHRASE.finditer(text)][-_MAX_MARKERS:]
-            return [text[end : end + _MAX_MARKED_CHARS].lstrip().partition("\n")[0] for end in ends]
+            spans = [match.span() for match in _PHRASE.finditer(text)][-_MAX_MARKERS:]
+            said = [_LINE_END.split(text[end : end + _MAX_MARKED_CHARS].lstrip(), maxsplit=1)[0] for _, end in spans]
+            return [
+                f"not: {one}" if _is_denied(text, start) else one for one, (start, _) in zip(said, spans, strict=True)
+            ]
         if rule == "line":
             lines = [line for line in text.splitlines() if line.strip()][-_MAX_MARKERS:]
             chosen = [line for line in lines if self._is_alone(line) or self._is_option(line)]
@@ -172,7 +209,7 @@ class MultipleChoice:
                 if self.options:
                     if _plain(said) == self.options[start.letter]:
                         return start.letter
-                elif "\n" not in said and not self._names_another(start.letter, said):
+                elif "\n" not in said and not _RETRACTED.match(said) and not self._names_another(start.letter, said):
                     return start.letter
         return next((letter for letter, option in self.options.items() if option == _plain(text)), None)
 
@@ -187,11 +224,24 @@ class MultipleChoice:
         said = _plain(start.rest.lstrip(".,:;)-–— "))
         if said in self.options.values():
             return None
+        explained = bool(self.options) and said.startswith(self.options[start.letter])
+        if (_RETRACTED.match(start.rest) and not explained) or self._is_alternative(start.letter, text):
+            return None
         sentence = _SENTENCE_END.split(start.rest, maxsplit=1)[0]
-        return None if self._names_another(start.letter, sentence) else start.letter
+        turns = [one for one in re.split(r"[.!?;]\s|\n", text)[1:] if _TURNS.match(one)]
+        return None if any(self._names_another(start.letter, one) for one in [sentence, *turns]) else start.letter
+
+    def _is_alternative(self, letter: str, text: str) -> bool:
+        """Whether a text says "B or …" or "… or B" of the letter, perhaps in the reason that it gives."""
+        return re.search(rf"\b{letter}[)\]]?\s(?i:or)\b|\b(?i:or)\s[(\[]?{letter}\b", text) is not None
 
     def _names_another(self, letter: str, text: str) -> bool:
         return any(letter not in match.group().upper() for match in self._another.finditer(text))
+
+
+def _is_denied(text: str, end: int) -> bool:
+    """Whether the clause that goes on at `end` denies or doubts it; what another clause denies is another matter."""
+    return _DENIAL.search(_CLAUSE_END.split(text[max(end - 80, 0) : end])[-1]) is not None
 
 
 def _until_brace(text: str) -> str:

@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from fractions import Fraction
 from functools import cache
 from typing import Any, Literal, get_args
 
@@ -20,13 +21,15 @@ from .json_value import NotJSON, comparable, parse_json, shortened
 from .verdict import Verdict
 
 Extract = Literal["auto", "fenced", "bare"]
-"""fenced: the last ```json block of the response. bare: the whole response. auto: fenced if there is one, else bare."""
+"""fenced: the last ```json block of the response, or a ``` block that is all of it. bare: the whole response. auto:
+fenced if there is one, else bare. Whatever precedes the last </think> is no part of the response."""
 
 MAX_RESPONSE_CHARS = 1_000_000
 """A longer response is wrong unread."""
 
-_OPENING = re.compile(r"^[ \t]*```[ \t]*json[ \t]*$", re.IGNORECASE | re.MULTILINE)
-_CLOSING = re.compile(r"^[ \t]*```[ \t]*$", re.MULTILINE)
+_OPENING = re.compile(r"^[ \t]*```[ \t]*json[ \t\r]*$", re.IGNORECASE | re.MULTILINE)
+_CLOSING = re.compile(r"^[ \t]*```[ \t\r]*$", re.MULTILINE)
+_UNTAGGED = re.compile(r"```[ \t\r]*\n(.*)\n[ \t]*```", re.DOTALL)
 _DEADLINE: ContextVar[float] = ContextVar("deadline")
 """When, on the thread's own clock, the validation under way has to stop."""
 
@@ -85,8 +88,11 @@ class JsonSchema:
     def _extracted(self, response: str) -> str:
         if len(response) > MAX_RESPONSE_CHARS:
             raise NotJSON(f"it is longer than {MAX_RESPONSE_CHARS:,} characters")
+        response = response.rpartition("</think>")[2]
         *_, last = [None, *_OPENING.finditer(response)] if self.extract != "bare" else [None]
         if last is None:
+            if self.extract != "bare" and (block := _UNTAGGED.fullmatch(response.strip())) is not None:
+                return block[1]
             if self.extract == "fenced":
                 raise NotJSON("there is no ```json block")
             return response
@@ -198,6 +204,7 @@ def _bounded(base: Any) -> Any:
         "patternProperties": _pattern_properties,
         "additionalProperties": _additional_properties,
         "uniqueItems": _unique_items,
+        "multipleOf": _multiple_of,
         "anyOf": _any_of,
         "oneOf": _one_of,
     }
@@ -263,6 +270,16 @@ def _additional_properties(validator: Any, inner: Any, instance: Any, schema: An
 def _unique_items(validator: Any, unique: bool, instance: Any, schema: Any) -> Iterator[Any]:
     if unique and isinstance(instance, list) and len(set(map(comparable, instance))) < len(instance):
         yield _error("an array has an item twice")
+
+
+def _multiple_of(validator: Any, divisor: Any, instance: Any, schema: Any) -> Iterator[Any]:
+    # As the numbers are written: in binary, 19.99 is no multiple of 0.01.
+    if isinstance(instance, int | float) and not isinstance(instance, bool) and _exact(instance) % _exact(divisor):
+        yield _error(f"{shortened(repr(instance))} is not a multiple of {divisor!r}")
+
+
+def _exact(number: int | float) -> Fraction:
+    return Fraction(repr(number) if isinstance(number, float) else number)
 
 
 def _any_of(validator: Any, choices: list[Any], instance: Any, schema: Any) -> Iterator[Any]:

@@ -29,7 +29,7 @@ class LengthPenalty:
     """It takes away and earns nothing, see rubric.WeightedSum."""
 
     def __init__(self, max_length: int, buffer: int, unit: Unit = "characters") -> None:
-        if not (isinstance(max_length, Real) and isinstance(buffer, Real)):
+        if not all(isinstance(size, Real) for size in (max_length, buffer)):
             raise VerifierError(f"max_length = {max_length!r} and buffer = {buffer!r} must be numbers; change them.")
         if not 1 <= buffer <= max_length:
             raise VerifierError(

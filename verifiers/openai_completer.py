@@ -69,6 +69,11 @@ class OpenAICompleter:
             )
         if max_retries < 0 or (max_tokens is not None and max_tokens < 1):
             raise VerifierError(f"max_retries = {max_retries} must be 0 or more and max_tokens = {max_tokens} above 0.")
+        if not isinstance(api_key, str):
+            raise VerifierError(
+                f"api_key is {type(api_key).__name__} and not a str; set the environment variable that it comes from,"
+                ' or give "" where the endpoint asks for none.'
+            )
         if not (api_key.isascii() and api_key.isprintable()):
             raise VerifierError("api_key has a line break or a character outside ASCII in it; give the key alone.")
         load_sdk()

@@ -5,8 +5,8 @@ Invariant: a child that fails is an ERROR and never a number; a wrong set-up (Ve
 
 from __future__ import annotations
 
+import math
 import re
-import sys
 import traceback
 from collections.abc import Mapping
 from numbers import Real
@@ -80,7 +80,12 @@ def check_children(rubric: str, children: object) -> dict[str, Verifier]:
 
 def is_finite(value: object) -> bool:
     """Whether a value is a number that a float can hold, NumPy's included; True and False are none."""
-    return isinstance(value, Real) and not isinstance(value, bool) and bool(abs(value) <= sys.float_info.max)
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer that no float can hold
+        return False
 
 
 def is_penalty(child: Verifier) -> bool:

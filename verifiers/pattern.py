@@ -35,6 +35,8 @@ class Pattern:
     ) -> None:
         import regex
 
+        if not isinstance(pattern, str):
+            raise VerifierError(f"The pattern must be a str, not {type(pattern).__name__}; give its text, as in r'x+'.")
         if match not in get_args(Match):
             raise VerifierError(f"match = {match!r} is unknown; choose 'full' or 'search'.")
         if not 0 < timeout_s < 3600:
@@ -99,6 +101,8 @@ class Format:
     """
 
     def __init__(self, *tags: str) -> None:
+        if not all(isinstance(tag, str) for tag in tags):
+            raise VerifierError("Format takes its tags one by one, as in Format('<think>', '<answer>'); give no list.")
         names = [tag.removeprefix("<").removesuffix(">") for tag in tags]
         wrong = [tag for tag, name in zip(tags, names, strict=True) if not _TAG_NAME.fullmatch(name)]
         if wrong or not tags:

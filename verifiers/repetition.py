@@ -42,7 +42,7 @@ class RepetitionPenalty:
     """It takes away and earns nothing, see rubric.WeightedSum."""
 
     def __init__(self, n: int = 3, unit: Unit = "words") -> None:
-        if not isinstance(n, Integral) or not 1 <= n <= MAX_NGRAM:
+        if not issubclass(type(n), Integral) or not 1 <= n <= MAX_NGRAM:
             raise VerifierError(f"n = {n!r} is no length of an n-gram; give 1 to {MAX_NGRAM}.")
         if unit not in get_args(Unit):
             raise VerifierError(f"unit = {unit!r} is unknown; choose 'words' or 'characters'.")

@@ -54,6 +54,11 @@ class _TextMatch:
     max_chars = MAX_CHARS
 
     def __init__(self, steps: Sequence[Step]) -> None:
+        if not isinstance(steps, list | tuple):
+            raise VerifierError(
+                f"steps = {steps!r:.100} must be a list of steps such as ('case',); a threshold needs its name,"
+                " threshold=0.5."
+            )
         unknown = [step for step in steps if step not in get_args(Step)]
         if unknown:
             raise VerifierError(f"Unknown step of normalisation {unknown[0]!r}. Known: {', '.join(get_args(Step))}.")
