@@ -68,7 +68,7 @@ def test_two_hundred_thousand_inputs_of_a_fuzzer_find_nothing(tmp_path: Path) ->
         (tmp_path / str(index)).write_bytes(bytes([index % 9, 1]) + text.encode())
     command = [sys.executable, str(Path(__file__).with_name("fuzz_math.py")), str(tmp_path)]
     command += ["-runs=200000", "-seed=1", "-max_len=300", "-timeout=20", "-rss_limit_mb=1024", "-print_final_stats=1"]
-    # With the hash seed the inputs that libFuzzer makes are the same in every run, so that a finding can be found again.
+    # With a fixed hash seed libFuzzer makes the same inputs in every run, so that a finding can be found again.
     environment = {**os.environ, "PYTHONHASHSEED": "0"}
     fuzzer = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, errors="replace")
     found = [line for line in fuzzer.stderr.splitlines() if not line.startswith("#")]
