@@ -174,6 +174,7 @@ BREAKERS = [
     ("5", r"5\text{ m}^{\frac{1e2000}{\frac{1e-2000}{1e2000}}}", {}),
     ("10^{400}", "5", {"rounding": 3}),
     ("5", r"\sqrt[3]{10^{49000}+1}", {}),
+    ("5", r"5\text{cm ①}", {}),  # ① is a digit to str.isdigit(), and no number to int()
 ]
 
 
@@ -206,3 +207,4 @@ def test_an_honest_sentence_passes(response: str) -> None:
 def test_no_response_raises_or_takes_long(gold: str, answer: str, options: dict[str, object]) -> None:
     verdict = MathVerifier(**options).verify(gold, f"\\boxed{{{answer}}}")  # type: ignore[arg-type]
     assert verdict.outcome in (Outcome.WRONG, Outcome.UNDECIDED)
+    assert "the comparison failed" not in verdict.reason

@@ -88,7 +88,7 @@ class LatexReader(TokenStream):
             return self.group()
         if token.kind == "number" and len(token.text) > 1:
             self.tokens[self.position] = Token("number", token.text[1:])
-            return num(decimal(token.text[0])) if token.text[0].isdigit() else self.fail(token)
+            return num(decimal(token.text[0])) if token.text[0].isdecimal() else self.fail(token)
         if token.kind == "word" and len(token.text) > 1:
             self.tokens[self.position] = Token("word", token.text[1:])
             return self.letter(token.text[0])

@@ -55,7 +55,7 @@ def _parse(text: str, commas_separate: bool, letters: bool) -> Node:
     if not text:
         raise Unreadable("the answer is empty")
     based = re.fullmatch(r"[({]?([0-9A-Za-z]+)[)}]?\s*_\s*\{?\(?(\d{1,2})\)?\}?", text)
-    if based and any(char.isdigit() for char in based[1]) and 2 <= int(based[2]) <= 36:
+    if based and any(char.isdecimal() for char in based[1]) and 2 <= int(based[2]) <= 36:
         return _based(based[1], int(based[2]))
     parser = Parser(tokens(text), commas_separate, letters)
     try:
@@ -366,19 +366,19 @@ class Parser(LatexReader):
         following = self.token
         if following.text == "\\overline" and "." in text and self.peek().text == "{" and self.peek(2).kind == "number":
             digits = self.peek(2).text
-            if self.peek(3).text == "}" and digits.isdigit() and len(digits) < 100:
+            if self.peek(3).text == "}" and digits.isdecimal() and len(digits) < 100:
                 self.position += 4
                 places = len(text.partition(".")[2])
                 return num(value + Fraction(int(digits), (10 ** len(digits) - 1) * 10**places))
-        if following.kind == "number" and following.spaced and text.isdigit() and following.text.isdigit():
+        if following.kind == "number" and following.spaced and text.isdecimal() and following.text.isdecimal():
             slash, bottom = self.peek(), self.peek(2)
-            if slash.text == "/" and bottom.kind == "number" and bottom.text.isdigit():
+            if slash.text == "/" and bottom.kind == "number" and bottom.text.isdecimal():
                 self.position += 3
                 under = decimal(bottom.text)
                 if under == 0:
                     raise Unreadable("a denominator is zero")
                 return num(value + decimal(following.text) / under)
-        part = self._mixed_part() if text.isdigit() and following.text == "\\frac" else None
+        part = self._mixed_part() if text.isdecimal() and following.text == "\\frac" else None
         if part is not None:
             return num(value + part)
         if following.text == "_" and following.kind == "mark":

@@ -133,7 +133,7 @@ def read_unit(text: str) -> Unit | None:
             following = _POWERS[lower]
         elif lower in _POWERS_AFTER or (
             last is not None
-            and number.lstrip("-").isdigit()
+            and number.lstrip("-").isdecimal()
             and (piece[0] == "^" or last[1].keys() <= _BASES)
             and len(number) <= 2
         ):
