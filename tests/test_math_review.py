@@ -109,6 +109,10 @@ HEDGED_OR_DENIED = [
     ("43", r"\boxed{42}\ \lor\ \boxed{43}"),
     ("43", r"\boxed{42} & \boxed{43}"),
     ("43", "$43$ vs $42$"),
+    ("42", "The wrong answer is 42."),
+    ("42", "I am not sure, but I doubt that the answer is 42."),
+    ("42", "If the answer is 42, something is wrong."),
+    ("42", "The number is not 41. It is not $42$."),
 ]
 UNDER_OPTIONS = [
     ("1,2", r"\{2,1\}", {"ordered": True}),
@@ -166,6 +170,13 @@ RIGHT_42 = [
     "<ANSWER>42</ANSWER>",
     "<think>the answer is 43</think> 42",
     "The answer is therefore 42.",
+    "Since 7 is not prime, the answer is 42.",  # what another clause denies is another matter
+    "If $x=2$, the answer is 42.",
+    "If x = 2 then the answer is $42$.",
+    "The first guess, 41, was wrong, so the answer is 42.",
+    "There is no doubt that the answer is 42.",
+    r"As $n \not= 3$ we get $42$.",
+    "As 3.5 does not divide it, we get $42$.",
 ]
 BREAKERS = [
     (r"x+\log{}+1", r"x+\log\{\}+1", {}),

@@ -12,6 +12,8 @@ import string
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple, get_args
 
+from .braces import closing_brace
+from .denial import clause_before, is_denial
 from .errors import VerifierError
 from .verdict import Verdict
 
@@ -41,12 +43,6 @@ _LINE_END = re.compile(rf"\n(?!{_TURN})", re.IGNORECASE)
 _RETRACTED = re.compile(
     r"[\s.,:;)\]–—-]*(?:\?|(?:(?:is|are|was|seems|looks)\s)?(?:wrong|incorrect|false|not|no(?!\sother))\b"
     r"|or\b|cannot\b|(?:is|was|ca)n['’]t\b)",
-    re.IGNORECASE,
-)
-_CLAUSE_END = re.compile(r"[.,;:!?(\n]|\b(?:so|therefore|hence|thus|but|and|because|means)\b", re.IGNORECASE)
-_DENIAL = re.compile(
-    r"\b(?:not|never|cannot|hardly|unlikely|if|whether|(?<!no )doubt|(?:wrong|incorrect|false)\s(?:that|to))\b"
-    r"|n['’]t\b",
     re.IGNORECASE,
 )
 _LETTER = re.compile(r"(?:(?:option|choice|answer)[ :]\s?)?[(\[]?([A-Za-z])(?![\w'’])([)\]]?)", re.IGNORECASE)
@@ -165,13 +161,13 @@ class MultipleChoice:
             return [piece.rpartition("<answer>")[2] for piece in closed if "<answer>" in piece]
         if rule == "boxed":
             starts = [match.end() for match in re.finditer(r"\\boxed\s?\{", text)][-_MAX_MARKERS:]
-            return [_until_brace(text[start : start + _MAX_MARKED_CHARS]) for start in starts]
+            pieces = [text[start : start + _MAX_MARKED_CHARS] for start in starts]
+            return [piece[: max(closing_brace(piece, 0), 0)] for piece in pieces]
         if rule == "phrase":
             spans = [match.span() for match in _PHRASE.finditer(text)][-_MAX_MARKERS:]
             said = [_LINE_END.split(text[end : end + _MAX_MARKED_CHARS].lstrip(), maxsplit=1)[0] for _, end in spans]
-            return [
-                f"not: {one}" if _is_denied(text, start) else one for one, (start, _) in zip(said, spans, strict=True)
-            ]
+            denied = [is_denial(clause_before(text, start)) for start, _ in spans]
+            return [f"not: {one}" if no else one for one, no in zip(said, denied, strict=True)]
         if rule == "line":
             lines = [line for line in text.splitlines() if line.strip()][-_MAX_MARKERS:]
             chosen = [line for line in lines if self._is_alone(line) or self._is_option(line)]
@@ -237,20 +233,6 @@ class MultipleChoice:
 
     def _names_another(self, letter: str, text: str) -> bool:
         return any(letter not in match.group().upper() for match in self._another.finditer(text))
-
-
-def _is_denied(text: str, end: int) -> bool:
-    """Whether the clause that goes on at `end` denies or doubts it; what another clause denies is another matter."""
-    return _DENIAL.search(_CLAUSE_END.split(text[max(end - 80, 0) : end])[-1]) is not None
-
-
-def _until_brace(text: str) -> str:
-    depth = 1
-    for position, char in enumerate(text):
-        depth += {"{": 1, "}": -1}.get(char, 0)
-        if depth == 0:
-            return text[:position]
-    return ""
 
 
 def _unwrapped(text: str) -> str:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, get_args
 
+from .braces import closing_brace
+from .denial import clause_before, is_denial
 from .errors import VerifierError
 from .numbers import CURRENCY, MINUS, NUMBER, Percent, match_value
 
@@ -40,11 +42,8 @@ _PHRASE = re.compile(
 )
 _SENTENCE_END = re.compile(r"[.!](?=\s+[A-Z(*]|\s*\Z)|\n")
 _LINE_END = re.compile(r"\n")
-_LAST_SENTENCE = re.compile(r"(?:.*[.!?]\s|.*\n)?(.*)\Z", re.DOTALL)
-_DENIAL = re.compile(
-    r"\b(?:not|never|cannot|hardly|unlikely|wrong|incorrect|false|doubt|if|whether|could it)\b|n['’]t\b|\bvs\.?\s*\Z",
-    re.IGNORECASE,
-)
+_REJECTED = re.compile(r"\b(?:wrong|incorrect|false|could it)\b|\bvs\.?\s*\Z", re.IGNORECASE)
+"""Words before an answer that reject it, beside those of any denial."""
 _RETRACTED = re.compile(
     r"\s*(?:is|was|seems|looks)\s(?:wrong|incorrect|false|not)\b|\s*(?:is|was)n['’]t\b|\s*\?", re.IGNORECASE
 )
@@ -126,7 +125,7 @@ def _boxes(text: str, most: int | None = None) -> list[tuple[int, int, int]]:
             boxes.append((match.start(), *match.span(1)))
             position = match.end()
             continue
-        end = _closing(text, match.end())
+        end = closing_brace(text, match.end())
         if end == -1:
             boxes.append((match.start(), match.end(), match.end()))
             break
@@ -136,16 +135,6 @@ def _boxes(text: str, most: int | None = None) -> list[tuple[int, int, int]]:
 
 
 _BOX = re.compile(r"\\f?boxed\s*(?:\{|(-?\d[\d.,/]*))|\\fbox\s*\{")
-_BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
-
-
-def _closing(text: str, start: int) -> int:
-    depth = 1
-    for match in _BRACES.finditer(text, start):
-        depth += {"{": 1, "}": -1}.get(match.group(), 0)
-        if depth == 0:
-            return match.start()
-    return -1
 
 
 def _boxed(text: str) -> _Found | None:
@@ -188,8 +177,9 @@ def _phrase(text: str) -> _Found | None:
     start = match.end()
     while start < len(text) and text[start].isspace():
         start += 1
-    said = _sentence_before(text, match.start())
-    span = None if _DENIAL.search(said) else _formula_at(text, start)
+    clause = clause_before(text, match.start())
+    denied = _denies(clause)
+    span = None if denied else _formula_at(text, start)
     if span is not None:
         first, end, after = span
         if not _FOLLOWS.match(text, after) and not _RETRACTED.match(text, after):
@@ -199,8 +189,8 @@ def _phrase(text: str) -> _Found | None:
     end = stop.start() if stop else len(text)
     while end > start and (text[end - 1] in "*_." or text[end - 1].isspace()):  # the end of **Answer: 5**
         end -= 1
-    if _DENIAL.search(said):
-        return text[match.start() - len(said) : end], match.start() - len(said), end
+    if denied:
+        return text[match.start() - len(clause) : end], match.start() - len(clause), end
     soft = _SOFT_START.match(text, start, end)
     start = soft.end() if soft else start
     aside = _ASIDE.search(text, start, end)
@@ -208,10 +198,8 @@ def _phrase(text: str) -> _Found | None:
     return text[start:end], start, end
 
 
-def _sentence_before(text: str, end: int) -> str:
-    """The beginning of the sentence that goes on at `end`; at most 80 characters."""
-    match = _LAST_SENTENCE.match(text[max(end - 80, 0) : end])
-    return match[1] if match else ""
+def _denies(clause: str) -> bool:
+    return is_denial(clause) or _REJECTED.search(clause) is not None
 
 
 def _formula_at(text: str, start: int) -> tuple[int, int, int] | None:
@@ -247,11 +235,10 @@ def _math(text: str) -> _Found | None:
         if not _joins(text, match.end(), chosen[0].start()):
             break
         chosen.insert(0, match)
-    before = text[max(chosen[0].start() - 80, offset) : chosen[0].start()]
-    said = _LAST_SENTENCE.match(before.rpartition("$")[2])
-    if (said and _DENIAL.search(said[1])) or _RETRACTED.match(text, chosen[-1].end()):
-        start, end = chosen[0].start() - len(said[1] if said else ""), chosen[-1].end()
-        return text[start : end + 20], start, min(end + 20, len(text))
+    clause = clause_before(text, chosen[0].start()).rpartition("$")[2]
+    if _denies(clause) or _RETRACTED.match(text, chosen[-1].end()):
+        start, end = chosen[0].start() - len(clause), min(chosen[-1].end() + 20, len(text))
+        return text[start:end], start, end
     return _joined(text, [match.span(match.lastgroup or 0) for match in chosen])
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from ..braces import closing_brace
 from .errors import TooLarge
 
 MAX_CHARS = 10_000
@@ -169,25 +170,6 @@ def unwrap(text: str) -> str:
         if text == before:
             break
     return text
-
-
-def closing_brace(text: str, start: int) -> int:
-    """Where the brace closes whose content starts at `start`, or -1; escaped braces are characters."""
-    depth = 1
-    position = start
-    while position < len(text):
-        char = text[position]
-        if char == "\\":
-            position += 2
-            continue
-        if char == "{":
-            depth += 1
-        elif char == "}":
-            depth -= 1
-            if depth == 0:
-                return position
-        position += 1
-    return -1
 
 
 class Token(NamedTuple):
