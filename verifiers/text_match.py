@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import string
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Literal, get_args
@@ -111,7 +112,7 @@ class ExactMatch(_TextMatch):
         return Verdict.wrong("The text is not the right one.", expected=expected)
 
 
-class _Similarity(_TextMatch):
+class _Similarity(_TextMatch, ABC):
     """A likeness between 0 and 1, either paid as it is or held against a threshold."""
 
     name = ""
@@ -122,8 +123,9 @@ class _Similarity(_TextMatch):
             raise VerifierError(f"threshold = {threshold} must be above 0 and at most 1; change it.")
         self.threshold = threshold
 
+    @abstractmethod
     def _likeness(self, one: str, text: str) -> float:
-        raise NotImplementedError
+        """How alike a right answer and a response are, both normalised."""
 
     def verify(self, gold: Gold, response: str, *, prompt: str = "") -> Verdict:
         """The best over several right answers. Raises VerifierError where gold is empty after normalisation."""

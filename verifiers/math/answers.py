@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Literal
 
 from .errors import TooLarge
-from .expression import DEGREE, Node, mul, neg, num
+from .expression import DEGREE, MINUS_ONE, Node, mul, neg
 from .units import CURRENCIES, known
 
 _NUMERAL_NAMES = (
@@ -51,11 +51,13 @@ def numeral(words: str) -> Fraction | None:
 
 
 def kind_of(node: Node) -> str:
+    """What an answer is, in words for a reason: "a tuple or interval is not a set"."""
     names = {
         **{"rel": "relation", "list": "list of answers", "seq": "tuple or interval", "set": "set", "text": "word"},
         **{"union": "union", "percent": "percentage", "based": "number with a base", "ratio": "ratio"},
+        **{"matrix": "matrix"},
     }
-    return names.get(node.op, "matrix" if node.op == "matrix" else "value")
+    return names.get(node.op, "value")
 
 
 def spread(node: Node) -> Node:
@@ -108,6 +110,7 @@ def _first_sign(node: Node) -> list[Node]:
 
 
 def items_of(node: Node) -> tuple[Node, ...]:
+    """The several answers in a list, set or tuple; else the one."""
     return node.args if node.op in ("list", "set", "seq") else (node,)
 
 
@@ -213,14 +216,13 @@ def is_written_number(node: Node) -> bool:
     """Whether a node is a number or a fraction as written down."""
     if node.op == "percent":
         return is_written_number(node.args[0])
-    parts = node.args if node.op == "mul" and len(node.args) <= 3 else (node,)
-    signs, *_ = parts if parts[0] == num(-1) and len(parts) > 1 else (None,)
-    parts = parts[1:] if signs is not None else parts
-    if len(parts) == 2 and parts[1].op == "pow" and parts[1].args[1] == num(-1):
-        parts = (parts[0], parts[1].args[0])
-    elif len(parts) != 1:
-        return False
-    return all(part.op == "num" for part in parts)
+    top, *below = node.args if node.op == "mul" else (node,)
+    if top == MINUS_ONE and below:
+        top, *below = below
+    if not below:
+        return top.op == "num"
+    one = len(below) == 1 and below[0].op == "pow" and below[0].args[1] == MINUS_ONE
+    return one and top.op == below[0].args[0].op == "num"
 
 
 def _is_number(nodes: Sequence[Node]) -> bool:

@@ -325,10 +325,12 @@ def _ceiling(value: Any) -> int:
 
 
 def balls(point: dict[str, Fraction]) -> dict[str, Any]:
+    """The values of the symbols as complex balls of radius zero, or as near to it as the precision allows."""
     return {name: acb(_fmpq(value)) for name, value in point.items()}
 
 
 def upper_magnitude(value: Any) -> int | None:
+    """The exponent of two that a ball surely stays below; None for an exact zero."""
     upper = value.abs_upper()
     if upper == 0:
         return None

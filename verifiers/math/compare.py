@@ -49,25 +49,23 @@ def compare(gold: str, response: str, rules: Rules, work: Work, symbolic: Symbol
     decide and `symbolic` is None.
     """
     if gold.strip() == response.strip():
-        return Finding(Match.SAME, "text", "the texts are the same")
+        return same("text", "the texts are the same")
     if _INTEGER.fullmatch(gold) and _INTEGER.fullmatch(response):
-        same = int(gold) == int(response)
-        return Finding(
-            Match.SAME if same else Match.DIFFERENT, "exact", f"the numbers are {'' if same else 'not '}equal"
-        )
+        equal = int(gold) == int(response)
+        return same("exact", "the numbers are equal") if equal else different("exact", "the numbers are not equal")
     try:
         gold_text = clean(gold)
     except TooLarge as error:
-        return Finding(Match.UNSURE, "text", f"the right answer cannot be read: {error}")
+        return unsure("text", f"the right answer cannot be read: {error}")
     try:
         response_text = clean(response)
     except TooLarge as error:
-        return Finding(Match.UNSURE, "text", str(error))
+        return unsure("text", str(error))
     if not response_text:
-        return Finding(Match.DIFFERENT, "text", "the answer is empty")
+        return different("text", "the answer is empty")
     gold_text, response_text = (_SYNONYMS.get(plain_words(t), t) for t in (gold_text, response_text))
     if _squash(gold_text) == _squash(response_text):
-        return Finding(Match.SAME, "text", "the texts are the same")
+        return same("text", "the texts are the same")
     return _by_meaning(gold_text, response_text, rules, work, symbolic)
 
 
@@ -76,8 +74,8 @@ def _by_meaning(gold: str, response: str, rules: Rules, work: Work, symbolic: Sy
         right = parse(gold)
     except (Unreadable, TooLarge) as error:
         if plain_words(gold) == plain_words(response) and any(map(str.isalnum, gold)):
-            return Finding(Match.SAME, "text", "the texts are the same")
-        return Finding(Match.UNSURE, "text", f"the right answer cannot be read: {error}")
+            return same("text", "the texts are the same")
+        return unsure("text", f"the right answer cannot be read: {error}")
     label, rest = _labelled(response)
     words = right.op == "text" or (_WORD.fullmatch(gold) and _WORD.fullmatch(response))
     if words or (label and re.fullmatch("[A-J]", gold)):
@@ -88,9 +86,9 @@ def _by_meaning(gold: str, response: str, rules: Rules, work: Work, symbolic: Sy
     try:
         given = parse(response) if in_words is None else num(in_words)
     except (UnknownNotation, TooLarge) as error:
-        return Finding(Match.UNSURE, "text", f"the answer cannot be read: {error}")
+        return unsure("text", f"the answer cannot be read: {error}")
     except Unreadable as error:
-        return Finding(Match.DIFFERENT, "text", f"the answer is no mathematics: {error}")
+        return different("text", f"the answer is no mathematics: {error}")
     comparison = Comparison(rules, work, symbolic, gold, response)
     try:
         finding = comparison.match(right, given)
@@ -125,10 +123,10 @@ def _by_words(gold: str, response: str) -> Finding:
     if choice is not None:
         stated, (label, rest) = _CHOICE.fullmatch(given), _labelled(response)
         chosen = label.casefold() == choice[1] and not _LETTER.search(rest) and not _DOUBT.search(rest)
-        same = chosen or (stated is not None and stated[1] == choice[1])
+        alike = chosen or (stated is not None and stated[1] == choice[1])
     else:
-        same = right == given != ""
-    return Finding(Match.SAME if same else Match.DIFFERENT, "text", f"the words are {'' if same else 'not '}the same")
+        alike = right == given != ""
+    return same("text", "the words are the same") if alike else different("text", "the words are not the same")
 
 
 def _best(findings: Sequence[Finding], used: set[int]) -> int | None:

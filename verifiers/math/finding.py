@@ -51,14 +51,17 @@ Symbolic = Callable[[Node, Node], "bool | None"]
 
 
 def same(stage: str, reason: str) -> Finding:
+    """The answers are the same."""
     return Finding(Match.SAME, stage, reason)
 
 
 def different(stage: str, reason: str) -> Finding:
+    """The answers are not the same."""
     return Finding(Match.DIFFERENT, stage, reason)
 
 
 def unsure(stage: str, reason: str) -> Finding:
+    """It cannot be told whether the answers are the same."""
     return Finding(Match.UNSURE, stage, reason)
 
 

@@ -101,6 +101,7 @@ class LatexReader(TokenStream):
         return self.argument()
 
     def letter(self, letter: str) -> Node:
+        """A symbol, or one of the numbers e and i."""
         return {"e": EULER, "i": IMAGINARY}.get(letter) or sym(letter)
 
     def indexed(self, node: Node) -> Node:
@@ -117,6 +118,7 @@ class LatexReader(TokenStream):
         return node
 
     def raw_group(self) -> str:
+        """The text of the tokens in braces."""
         self.expect("{")
         depth, parts = 1, []
         while depth:
@@ -129,6 +131,7 @@ class LatexReader(TokenStream):
         return "".join(parts)
 
     def command(self, token: Token) -> Node:
+        """What a command that was just taken begins. Raises UnknownNotation."""
         name = token.text[1:]
         if name == "frac":
             top = self.argument()
@@ -142,7 +145,7 @@ class LatexReader(TokenStream):
             return CONSTANTS[name]
         if name in GREEK:
             return self.indexed(sym(name))
-        if name == "binom" or name == "choose":
+        if name == "binom":
             return fn("binomial", self.argument(), self.argument())
         if token.text in ("\\{", "\\lbrace"):
             return self.braced("\\}" if token.text == "\\{" else "\\rbrace")
@@ -152,7 +155,7 @@ class LatexReader(TokenStream):
             inner = self.items()
             self.expect("\\rfloor" if name == "lfloor" else "\\rceil")
             return fn("floor" if name == "lfloor" else "ceil", inner)
-        if name in ("lvert", "vert", "|", "lVert"):
+        if name in ("lvert", "|", "lVert"):
             closer = {"lvert": "\\rvert", "lVert": "\\rVert"}.get(name, token.text)
             inner = self.items()
             self.expect(closer)
@@ -194,6 +197,7 @@ class LatexReader(TokenStream):
         return fn("root", radicand, degree or num(2))
 
     def function(self, name: str) -> Node:
+        """A function that was just taken with its power, its base and what it is applied to."""
         if name in ("sqrt", "cbrt"):
             inner = self.postfix_argument()
             return fn("root", inner, num(2 if name == "sqrt" else 3))
@@ -222,6 +226,7 @@ class LatexReader(TokenStream):
         return node if exponent is None else power(node, exponent)
 
     def postfix_argument(self) -> Node:
+        """What stands in brackets, else all that binds more strongly than a product."""
         if self.token.text in ("(", "{", "["):
             return self.atom()
         return self.expression(SIGN)
@@ -230,11 +235,7 @@ class LatexReader(TokenStream):
         """What a function is applied to: brackets, or the factors up to the next sign or function."""
         if self.token.text in ("(", "[", "{") and self.token.kind == "mark":
             inner = self.atom()
-            if inner.op in ("seq", "list"):
-                return inner.args
-            if inner.op == "set":
-                return inner.args
-            return (inner,)
+            return inner.args if inner.op in ("seq", "list", "set") else (inner,)
         factors: list[Node] = []
         if self.token.text in ("-", "+") and self.token.kind == "mark":
             return (self.expression(SIGN),)
@@ -259,11 +260,8 @@ class LatexReader(TokenStream):
             else:
                 above = self.exponent()
         body = self.expression(PRODUCT if name in ("prod", "lim") else SUM)
-        counted = (
-            below is not None and below.op == "rel" and below.value == "=" and below.args[0].op in ("sym", "const")
-        )
-        if name in ("sum", "prod") and counted and above is not None:
-            return fn(name, body, *below.args[:2], above)  # type: ignore[union-attr]
+        if name in ("sum", "prod") and below is not None and _counts(below) and above is not None:
+            return fn(name, body, *below.args[:2], above)
         return Node("opaque", name, tuple(part for part in (below, above, body) if part is not None))
 
     def _environment(self) -> Node:

@@ -54,6 +54,9 @@ ACCENTS = {
     "\\tilde",
 }
 PREFIX_SYMBOLS = {"\\angle", "\\triangle", "\\measuredangle", "\\partial", "\\nabla", "\\Box", "\\star", "\\dagger"}
+_FACTOR_NAMES = r"\frac \sqrt \binom \{ \lfloor \lceil \$ \mathbb \sum \prod \int \lim \lvert \langle \begin \boxed"
+FACTORS = {*_FACTOR_NAMES.split(), *TEXT_COMMANDS, *ACCENTS, *PREFIX_SYMBOLS}
+"""Commands that begin a factor, beside letters, constants and functions."""
 SEPARATORS = {",", ";"}
 
 RELATION, SET, RATIO, SUM, PRODUCT, SIGN, POWER = 10, 20, 25, 30, 40, 45, 50

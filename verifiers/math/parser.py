@@ -14,11 +14,10 @@ from .errors import TooLarge, UnknownNotation, Unreadable
 from .expression import DEGREE, IMAGINARY, PI, Node, add, check_size, divide, fn, mul, neg, num, power, sym
 from .latex import LatexReader
 from .lexicon import (
-    ACCENTS,
     CONSTANTS,
+    FACTORS,
     FUNCTIONS,
     GREEK,
-    PREFIX_SYMBOLS,
     PRODUCT,
     RATIO,
     RELATION,
@@ -30,7 +29,6 @@ from .lexicon import (
     SHORT_WORDS,
     SIGN,
     SUM,
-    TEXT_COMMANDS,
 )
 from .notation import Token, clean, tokens
 from .stream import MAX_DIGITS, decimal
@@ -236,17 +234,7 @@ class Parser(LatexReader):
             return token.text.strip().lower().strip(" ,") not in ("and", "or")
         if token.kind == "command":
             name = token.text[1:]
-            return (
-                name in GREEK
-                or name in CONSTANTS
-                or name in FUNCTIONS
-                or token.text in ("\\frac", "\\sqrt", "\\binom", "\\{", "\\lfloor", "\\lceil", "\\$", "\\mathbb")
-                or token.text in TEXT_COMMANDS
-                or token.text in ACCENTS
-                or token.text in PREFIX_SYMBOLS
-                or token.text
-                in ("\\sum", "\\prod", "\\int", "\\lim", "\\lvert", "\\vert", "\\langle", "\\begin", "\\boxed")
-            )
+            return token.text in FACTORS or name in GREEK or name in CONSTANTS or name in FUNCTIONS
         if token.text == "|":
             return not self.bars
         return token.text in ("(", "[", "{") or (token.text in CURRENCIES and token.kind == "mark")

@@ -184,6 +184,7 @@ class Quantities:
         return self._symbolic(gold, given, reason)
 
     def structure(self, gold: Node, given: Node) -> Finding:
+        """Whether two answers are written alike, but for the order of sums and products."""
         if canonical(gold) == canonical(given):
             return same("structure", "the answers are written alike")
         if gold.op != given.op:

@@ -129,7 +129,8 @@ def _side(node: Node) -> int:
 
 
 def _compare(a: Node, b: Node, work: Work) -> int | None:
-    """-1, 0 or 1 as a is below, equal to or above b; None where it cannot be told."""
+    """-1, 0 or 1 as a is below, equal to or above b; None where one has no value. 0 also where 256 bits show no
+    difference."""
     if a == b:
         return 0
     if _side(a) or _side(b):
