@@ -1,13 +1,20 @@
-"""What every test shares: thread limits, hypothesis settings, and the datasets beside the repository."""
+"""What every test shares: thread limits, hypothesis settings, the datasets beside the repository, a judge's server."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
+from judge_server import Behaviour, ScriptedServer
+
+from ludus.verifiers.openai_completer import OpenAICompleter
 
 # A shell that starts a job in the background has it ignore Ctrl-C, and every process that the tests start would, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -45,3 +52,33 @@ def shared_data() -> Path:
             pytest.fail(reason)
         pytest.skip(reason)
     return place
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., ScriptedServer]]:
+    """Starts servers that answer a judge by the given script."""
+    servers: list[ScriptedServer] = []
+
+    def start(*script: Behaviour) -> ScriptedServer:
+        server = ScriptedServer(list(script))
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        return server
+
+    yield start
+    for server in servers:
+        server.release.set()
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def ask() -> Iterator[Callable[..., OpenAICompleter]]:
+    """Makes completers that ask such a server."""
+    with contextlib.ExitStack() as stack:
+
+        def make(server: ScriptedServer, **options: Any) -> OpenAICompleter:
+            settings = {"timeout_s": 5.0, "backoff_s": 0.01, **options}
+            return stack.enter_context(OpenAICompleter("judge-1", server.url, **settings))
+
+        yield make
