@@ -146,7 +146,8 @@ def clean(text: str) -> str:
 
 
 _MAX_WRAPPERS = 20
-_WRAPPERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("`", "`"), ("__", "__"))
+_MATH_SIGNS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"))
+_WRAPPERS = (*_MATH_SIGNS, *((mark, mark) for mark in ("**", "__", "*", "_", "`")))
 
 
 def unwrap(text: str) -> str:
@@ -160,6 +161,8 @@ def unwrap(text: str) -> str:
                 if inner.endswith("\\") or right in inner.replace("\\$", ""):
                     continue
                 text = inner.strip()
+        if text.startswith("*"):  # an item of a list, or emphasis that was not closed; no formula begins so
+            text = text.lstrip("*").lstrip()
         if text.endswith((".", ",", ";", ":")) and not text.endswith(("..", "\\.", "\\,", "\\;", "\\:")):
             text = text[:-1].rstrip()
         if text.endswith("\\") and not text.endswith("\\\\"):  # what is left of "\\ " at the end
