@@ -161,8 +161,6 @@ def unwrap(text: str) -> str:
                 if inner.endswith("\\") or right in inner.replace("\\$", ""):
                     continue
                 text = inner.strip()
-        if text.startswith("*"):  # an item of a list, or emphasis that was not closed; no formula begins so
-            text = text.lstrip("*").lstrip()
         if text.endswith((".", ",", ";", ":")) and not text.endswith(("..", "\\.", "\\,", "\\;", "\\:")):
             text = text[:-1].rstrip()
         if text.endswith("\\") and not text.endswith("\\\\"):  # what is left of "\\ " at the end
@@ -170,6 +168,8 @@ def unwrap(text: str) -> str:
         for opening in ("\\boxed{", "\\fbox{"):
             if text.startswith(opening) and closing_brace(text, len(opening)) == len(text) - 1:
                 text = text[len(opening) : -1].strip()
+        if text == before and text.startswith("*"):  # an item of a list, or emphasis not closed; no formula begins so
+            text = text.lstrip("*").lstrip()
         if text == before:
             break
     return text
