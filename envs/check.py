@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from ..sandbox.check_report import CheckReport, CheckRow
 from ..verifiers.check import check_verifier
-from ..verifiers.check_report import CheckReport, CheckRow
 from ..verifiers.verdict import InfrastructureError, Verdict
 from .errors import EnvError, NoDemonstration
 from .registration import make_env

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
-
 from ..sandbox.errors import LudusError
+from ..sandbox.errors import did_you_mean as did_you_mean
 
 
 class EnvError(LudusError):
@@ -22,11 +20,3 @@ class NoDemonstration(EnvError):
 
 class ToolError(Exception):
     """Raised inside a tool: its text becomes the observation, and the episode goes on."""
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The tail of an error sentence: ` Did you mean 'x'?` where a known word is near, then ` Known: x, y.`"""
-    names = sorted(known)
-    near = difflib.get_close_matches(word[:100], names, n=1, cutoff=0.5)
-    guess = f" Did you mean {near[0]!r}?" if near else ""
-    return f"{guess} Known: {', '.join(names) or 'none'}."

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from .sandbox.lazy import lazy_names
 
 __version__ = "0.1.0"
 
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from .recipe import Recipe, RecipeError, dump_recipe, load_recipe
     from .report import write_curve_svg, write_report
     from .run_folder import RunFolder, RunFolderError
+    from .sandbox.check import check_sandbox
+    from .sandbox.choose import open_sandbox
     from .sandbox.errors import LudusError
     from .train import train_recipe
     from .verifiers.check import check_verifier
@@ -44,12 +48,15 @@ _HOMES = {
     "recipe": ("Recipe", "RecipeError", "dump_recipe", "load_recipe"),
     "report": ("write_curve_svg", "write_report"),
     "run_folder": ("RunFolder", "RunFolderError"),
+    "sandbox.check": ("check_sandbox",),
+    "sandbox.choose": ("open_sandbox",),
     "sandbox.errors": ("LudusError",),
     "train": ("train_recipe",),
     "verifiers.check": ("check_verifier",),
     "verifiers.verdict": ("InfrastructureError", "Outcome", "Verdict"),
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)
 
 __all__ = [
     "Display",
@@ -75,31 +82,20 @@ __all__ = [
     "Trajectory",
     "Verdict",
     "__version__",
+    "check_sandbox",
     "check_verifier",
     "dump_recipe",
     "evaluate_model",
     "list_envs",
     "load_recipe",
     "make_env",
+    "open_sandbox",
     "tool",
     "train_recipe",
     "wilson_interval",
     "write_curve_svg",
     "write_report",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module 'ludus' has no attribute {name!r}")
-    value = getattr(import_module(f".{_HOME_OF[name]}", __name__), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
-
 
 # Gymnasium does not look for plug-ins. Where it is loaded already, the environments are registered at once; else when
 # `ludus.envs` is first used, so that `import ludus` stays quick.

@@ -14,9 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from .sandbox.check import check_sandbox
+from .sandbox.check_report import CheckReport
+from .sandbox.choose import SANDBOXES, open_sandbox
 from .sandbox.errors import LudusError
 from .verifiers.check import Pair, check_verifier
-from .verifiers.check_report import CheckReport
 from .verifiers.verifier import Verifier
 
 
@@ -49,7 +51,7 @@ def check(
     deadline_s: float = 10.0,
     options: dict[str, Any] | None = None,
 ) -> CheckReport:
-    """Check the environment registered as `name`, or the verifier that stands at `name`, a "module:attribute".
+    """Check an environment by its registered name, a verifier by its "module:attribute", or a sandbox by its name.
 
     pairs: for a verifier, a file of JSON lines, see `load_pairs`. tasks, options: for an environment. seed, judges,
     deadline_s: see `check_verifier`. Raises a LudusError where name, pairs or options cannot be used.
@@ -61,6 +63,11 @@ def check(
             raise CheckInputError(f"{name} is a verifier, which takes no --set; set it up in its module.")
         found = load_pairs(pairs)
         return check_verifier(NamedVerifier(name), found, judges=judges, deadline_s=deadline_s, seed=seed, name=name)
+    if name in SANDBOXES:
+        if pairs is not None or options:
+            raise CheckInputError(f"{name} is a sandbox, which is attacked as it is; leave --pairs and --set out.")
+        with open_sandbox(name) as sandbox:
+            return check_sandbox(sandbox)
     if pairs is not None:
         raise CheckInputError(f"{name} is an environment, whose tasks are taken; leave --pairs out.")
     from .envs.check import check_env_verifier

@@ -170,7 +170,7 @@ def evaluate(
 
 @app.command()
 def check(
-    name: Annotated[str, typer.Argument(help="An environment, or the module:attribute of a verifier.")],
+    name: Annotated[str, typer.Argument(help="An environment, the module:attribute of a verifier, or a sandbox.")],
     pairs: Annotated[
         Path | None, typer.Option(help='For a verifier: lines {"gold": …, "response": …, "prompt": …}.')
     ] = None,
@@ -180,10 +180,10 @@ def check(
     deadline: Annotated[float, typer.Option(help="Seconds that one call may take.")] = 10.0,
     settings: Annotated[list[str] | None, typer.Option("--set", help="Option of the environment: key=value.")] = None,
 ) -> None:
-    """Check a verifier, or the one in an environment.
+    """Check a verifier, the one in an environment, or a sandbox.
 
-    It must find right what is right and nothing else, whatever the tricks; in time, and always the same.
-    For example: ludus check ludus/WordMath-v0
+    A verifier must find right what is right and nothing else, whatever the tricks; in time, and always the same. A
+    sandbox must hold programs that try to get out. For example: ludus check ludus/WordMath-v0
     """
     from .check import check as run_checks
     from .check import show_report

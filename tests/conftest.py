@@ -1,4 +1,4 @@
-"""What every test shares: thread limits, hypothesis settings, the datasets beside the repository, a judge's server."""
+"""What every test shares: thread limits, hypothesis settings, datasets, a judge's server, a sandbox."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ import hypothesis
 import pytest
 from judge_server import Behaviour, ScriptedServer
 
+from ludus.sandbox.bubblewrap import Bubblewrap
+from ludus.sandbox.errors import SandboxError
 from ludus.verifiers.openai_completer import OpenAICompleter
 
 # A shell that starts a job in the background has it ignore Ctrl-C, and every process that the tests start would, too.
@@ -52,6 +54,19 @@ def shared_data() -> Path:
             pytest.fail(reason)
         pytest.skip(reason)
     return place
+
+
+@pytest.fixture(scope="session")
+def bubblewrap() -> Iterator[Bubblewrap]:
+    """An open bubblewrap sandbox. Where there can be none the test is skipped, in continuous integration it fails."""
+    try:
+        sandbox = Bubblewrap()
+    except SandboxError as error:
+        if IN_CI:
+            pytest.fail(str(error))
+        pytest.skip(str(error))
+    with sandbox:
+        yield sandbox
 
 
 @pytest.fixture

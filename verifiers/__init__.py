@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if __name__ != "ludus.verifiers":
     raise ImportError(
         f"This folder is installed as ludus.verifiers: write 'import ludus.verifiers' instead of 'import {__name__}'."
     )
 
+from ..sandbox.lazy import lazy_names
+
 if TYPE_CHECKING:
+    from ..sandbox.check_report import CheckFailed, CheckReport, CheckRow
     from .check import check_verifier
-    from .check_report import CheckFailed, CheckReport, CheckRow
     from .choice import MultipleChoice
     from .constraint import Constraint
     from .errors import VerifierError
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "check": ("check_verifier",),
-    "check_report": ("CheckFailed", "CheckReport", "CheckRow"),
+    ".sandbox.check_report": ("CheckFailed", "CheckReport", "CheckRow"),
     "choice": ("MultipleChoice",),
     "constraint": ("Constraint",),
     "errors": ("VerifierError",),
@@ -48,7 +49,8 @@ _HOMES = {
     "verdict": ("InfrastructureError", "Outcome", "Verdict"),
     "verifier": ("Verifier",),
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)
 
 __all__ = [
     "CheckFailed",
@@ -82,15 +84,3 @@ __all__ = [
     "verify_math_async",
     "verify_math_many",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{_HOME_OF[name]}", __name__), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})

@@ -10,9 +10,9 @@ import random
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from ..sandbox.check_report import CheckReport, CheckRow
 from .answer_place import AnswerPlace, contains, find_place, made_up
 from .attacks import attacks, hostile
-from .check_report import CheckReport, CheckRow
 from .check_rows import JUDGING, KEEPING, ORDER, Found, row_of
 from .errors import VerifierError
 from .fresh_process import CannotRebuild, FreshProcess

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from .check_report import CheckRow
+from ..sandbox.check_report import CheckRow
 from .observation import Call, Observation
 from .verdict import Outcome
 

@@ -12,7 +12,7 @@ import time
 import tracemalloc
 from collections.abc import Sequence
 
-from .check_report import CheckRow
+from ..sandbox.check_report import CheckRow
 from .check_rows import Found
 from .observation import Asker, Call, Observation, observe
 from .verifier import Verifier

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from ..sandbox.errors import LudusError
+from .errors import LudusError
 
 Status = Literal["passed", "failed", "skipped"]
 

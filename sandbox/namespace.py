@@ -1,0 +1,147 @@
+"""Namespace: a started bubblewrap whose first process waits until it is released.
+
+Invariant: bounds are put on the first process, the head, before anything else runs; and when the head has ended, the
+kernel has ended every other process of the namespace.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import select
+import signal
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .cgroup import Cgroup, Hierarchy
+from .descriptors import Descriptors
+from .launcher import Launcher
+from .limits import MIB, Limits
+from .supervise import exit_fd
+
+SETUP_S = 20.0
+"""Longest that namespaces and mounts may take to be made, on a machine with much else to do."""
+
+
+class Namespace:
+    """One started bubblewrap. fds: owns the descriptors; as a context manager it ends what still runs.
+
+    head_fd: readable when the head has ended; None where bubblewrap gave up before there was one.
+    """
+
+    def __init__(
+        self,
+        fds: Descriptors,
+        launcher: Launcher,
+        command: Callable[[Callable[[bytes], int]], list[str]],
+        argv: Sequence[str],
+        stdin: bytes,
+        environment: dict[str, str] | None,
+    ) -> None:
+        hold, self._release = fds.pipe()
+        self._status, status_end = fds.pipe()
+        stdout, stdout_end = fds.pipe()
+        stderr, stderr_end = fds.pipe()
+        passed = [hold, status_end]
+
+        def content(data: bytes) -> int:
+            passed.append(fds.content(data))
+            return passed[-1]
+
+        given = fds.content(stdin)
+        options = [*command(content), "--block-fd", str(hold), "--json-status-fd", str(status_end)]
+        ends: dict[str, Any] = {"stdin": given, "stdout": stdout_end, "stderr": stderr_end, "pass_fds": tuple(passed)}
+        self._process = launcher.start([*options, "--", *argv], env=environment, **ends)
+        fds.close(*passed, given, stdout_end, stderr_end)
+        self.outputs = ((stdout, bytearray()), (stderr, bytearray()))
+        self.outer_fd = fds.own(exit_fd(self._process.pid, self._process.wait))
+        self.head_fd: int | None = None
+        self._said = b""
+        self._head = self._find_head()
+        if self._head is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self.head_fd = fds.own(os.pidfd_open(self._head))
+
+    def __enter__(self) -> Namespace:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+
+    def confine(self, limits: Limits, place: Hierarchy | None, rlimits: bool = True) -> Cgroup | None:
+        """Put bounds on the head, and so on all that it will start. Raises ProcessLookupError where it has ended."""
+        assert self._head is not None
+        cgroup = None if place is None else Cgroup(place, limits.memory_bytes, limits.processes + 1)
+        try:
+            if cgroup is not None:
+                cgroup.add(self._head)
+            for kind, bound in _bounds(limits, whole_tree=cgroup is not None).items() if rlimits else ():
+                soft, hard = bound if isinstance(bound, tuple) else (bound, bound)
+                allowed = resource.prlimit(self._head, kind)[1]
+                if allowed != resource.RLIM_INFINITY:
+                    soft, hard = min(soft, allowed), min(hard, allowed)
+                resource.prlimit(self._head, kind, (soft, hard))
+        except BaseException:
+            if cgroup is not None:
+                self.kill()
+                cgroup.remove()
+            raise
+        return cgroup
+
+    def release(self) -> None:
+        """Let the program run."""
+        os.write(self._release, b"x")
+
+    def kill(self) -> None:
+        """End every process of the namespace at once."""
+        with contextlib.suppress(ProcessLookupError):
+            if self.head_fd is not None:
+                signal.pidfd_send_signal(self.head_fd, signal.SIGKILL)
+            else:
+                self._process.kill()
+
+    def exit_code(self) -> int | None:
+        """What bubblewrap reports of the program at its end: 128 + n for signal n; None where it started none."""
+        self._process.wait()
+        while chunk := os.read(self._status, 4096):
+            self._said += chunk
+        for line in self._said.splitlines():
+            with contextlib.suppress(ValueError):
+                code = json.loads(line).get("exit-code")
+                if code is not None:
+                    return int(code)
+        return None
+
+    def _find_head(self) -> int | None:
+        """The process id of the head, as bubblewrap reports it; None where it gave up."""
+        deadline = time.monotonic() + SETUP_S
+        while b"\n" not in self._said:
+            ready, _, _ = select.select([self._status], [], [], max(deadline - time.monotonic(), 0))
+            chunk = os.read(self._status, 4096) if ready else b""
+            if not chunk:
+                return None
+            self._said += chunk
+        return int(json.loads(self._said.split(b"\n")[0])["child-pid"])
+
+
+def _bounds(limits: Limits, whole_tree: bool) -> dict[int, int | tuple[int, int]]:
+    """Bounds of each process by their kind. whole_tree: whether a cgroup bounds the memory of all together."""
+    cpu_s = max(int(limits.cpu_s + 0.999), 1)
+    bounds: dict[int, int | tuple[int, int]] = {
+        resource.RLIMIT_CPU: (cpu_s, cpu_s + 1),
+        resource.RLIMIT_DATA: limits.memory_bytes,
+        resource.RLIMIT_FSIZE: limits.file_bytes,
+        resource.RLIMIT_NOFILE: limits.open_files,
+        resource.RLIMIT_NPROC: limits.processes + 1,
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_MEMLOCK: 65536,
+        resource.RLIMIT_MSGQUEUE: MIB,
+    }
+    if not whole_tree:
+        bounds[resource.RLIMIT_AS] = limits.memory_bytes
+    return bounds

@@ -1,0 +1,124 @@
+"""Plain: no sandbox at all, for debugging what runs in one. It isolates nothing, and so must be asked for by name."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+from .errors import SandboxError
+from .limits import Limits
+from .outcome import outcome
+from .protocol import Files, SandboxBase, as_bytes, checked_argv, checked_files
+from .result import Result, Status, Usage, as_text
+from .supervise import Cancellation, Ending, SurvivedKill, exit_fd, supervise
+
+
+class Plain(SandboxBase):
+    """Runs programs as ordinary processes of this user in a temporary folder, with this environment's PATH.
+
+    Of the limits only the time by the clock and the output are kept. A process that leaves its group outlives its run.
+    """
+
+    name = "plain"
+    isolates = False
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.limits = limits or Limits()
+        self._running: set[int] = set()
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: str | bytes = b"",
+        files: Files | None = None,
+        limits: Limits | None = None,
+        cancellation: Cancellation | None = None,
+    ) -> Result:
+        """See `Sandbox.run`."""
+        argv, contents, limits = checked_argv(argv), checked_files(files), limits or self.limits
+        if self._closed:
+            raise SandboxError("The sandbox was closed; open another one.")
+        started = time.monotonic()
+        with contextlib.ExitStack() as stack:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ludus-", ignore_cleanup_errors=True))
+            for name, content in contents.items():
+                place = Path(folder, name)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_bytes(content)
+            given = stack.enter_context(tempfile.TemporaryFile())
+            given.write(as_bytes(stdin))
+            given.seek(0)
+            try:
+                process = _start(argv, folder, given)
+            except FileNotFoundError:
+                return Result(Status.EXITED, 127, "", f"{argv[0]}: not found\n", Usage(time.monotonic() - started))
+            except OSError as error:
+                return Result(Status.FAILED, None, "", "", Usage(time.monotonic() - started), f"{argv[0]}: {error}.")
+            stack.enter_context(process)
+            return self._watch(process, started, limits, cancellation)
+
+    def _watch(
+        self, process: subprocess.Popen[bytes], started: float, limits: Limits, cancellation: Cancellation | None
+    ) -> Result:
+        assert process.stdout is not None and process.stderr is not None
+        outputs = ((process.stdout.fileno(), bytearray()), (process.stderr.fileno(), bytearray()))
+        ended = exit_fd(process.pid, process.wait)
+        with self._lock:
+            self._running.add(process.pid)
+        try:
+            ending = supervise(
+                outputs,
+                [ended],
+                deadline=started + limits.wall_s,
+                output_bytes=limits.output_bytes,
+                kill=lambda: _kill(process.pid),
+                cancellation=cancellation,
+            )
+        except SurvivedKill:
+            ending = Ending.CANCELLED
+        finally:
+            os.close(ended)
+            with self._lock:
+                self._running.discard(process.pid)
+            _kill(process.pid)
+        code = process.wait()
+        code = code if code >= 0 else 128 - code
+        out, err = (as_text(buffer, limits.output_bytes) for _, buffer in outputs)
+        usage = Usage(time.monotonic() - started)
+        if self._closed and code == 128 + signal.SIGKILL:
+            return Result(Status.FAILED, None, out, err, usage, "The sandbox was closed.")
+        how, reason = outcome(ending, code, False, limits, usage)
+        return Result(how, code if how in (Status.EXITED, Status.KILLED) else None, out, err, usage, reason)
+
+    def close(self) -> None:
+        """End everything that runs; more than once is once."""
+        with self._lock:
+            self._closed = True
+            for pid in self._running:
+                _kill(pid)
+
+
+def _start(argv: Sequence[str], folder: str, given: IO[bytes]) -> subprocess.Popen[bytes]:
+    path = f"{Path(sys.base_prefix) / 'bin'}:{os.environ.get('PATH', '/usr/bin:/bin')}"
+    environment = {"PATH": path, "HOME": folder, "TMPDIR": folder, "LANG": "C.UTF-8"}
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        argv, cwd=folder, env=environment, stdin=given, stdout=pipe, stderr=pipe, start_new_session=True
+    )
+
+
+def _kill(group: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, signal.SIGKILL)

@@ -1,0 +1,148 @@
+"""Watch over a started program: drain its output while it runs, and end it where it has to be.
+
+Invariant: `supervise` returns only when the program is gone, every process of it where `exits` says so; or raises
+SurvivedKill.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from enum import Enum
+
+_CHUNK_BYTES = 1 << 16
+_KILL_GRACE_S = 10.0
+"""Longer than the kernel needs to tear down any process tree that the limits allow."""
+
+
+class SurvivedKill(Exception):
+    """The program was killed and is still there."""
+
+
+class Ending(Enum):
+    """Why a program is over."""
+
+    ITSELF = "itself"
+    TIMEOUT = "timeout"
+    OUTPUT = "output"
+    CANCELLED = "cancelled"
+
+
+class Cancellation:
+    """A call from another thread to end a run; may come before the run begins."""
+
+    def __init__(self) -> None:
+        self._read_fd, self._write_fd = os.pipe()
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def fileno(self) -> int:
+        """Readable once it was called for."""
+        return self._read_fd
+
+    def cancel(self) -> None:
+        """End the run; more than once is once."""
+        with self._lock:
+            if not self._closed:
+                os.write(self._write_fd, b"x")
+
+    def close(self) -> None:
+        """Give the descriptors back."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                os.close(self._read_fd)
+                os.close(self._write_fd)
+
+
+def exit_fd(pid: int, wait: Callable[[], object]) -> int:
+    """A descriptor that becomes readable when a process has ended. wait: blocks until then, for systems other than
+    Linux."""
+    if sys.platform == "linux":
+        return os.pidfd_open(pid)
+    read_fd, write_fd = os.pipe()
+
+    def watch() -> None:
+        wait()
+        os.close(write_fd)
+
+    threading.Thread(target=watch, daemon=True).start()
+    return read_fd
+
+
+def supervise(
+    outputs: Sequence[tuple[int, bytearray]],
+    exits: Sequence[int],
+    *,
+    deadline: float,
+    output_bytes: int,
+    kill: Callable[[], None],
+    cancellation: Cancellation | None = None,
+) -> Ending:
+    """Fill the buffers of `outputs` from their descriptors until all of `exits` are readable.
+
+    deadline: in time.monotonic(). output_bytes: for each output; one byte more is kept, as a sign, and the rest is
+    thrown away. kill: ends the program at once; it is called at the deadline, for too much output and for cancellation.
+    """
+    ending = Ending.ITSELF
+    with selectors.DefaultSelector() as selector:
+        for fd, buffer in outputs:
+            os.set_blocking(fd, False)
+            selector.register(fd, selectors.EVENT_READ, buffer)
+        for fd in exits:
+            selector.register(fd, selectors.EVENT_READ, None)
+        if cancellation is not None:
+            selector.register(cancellation.fileno(), selectors.EVENT_READ, cancellation)
+        running = set(exits)
+        killed = False
+        while running:
+            for key, _ in selector.select(max(deadline - time.monotonic(), 0)):
+                if isinstance(key.data, bytearray):
+                    if not _drain(key.fd, key.data, output_bytes):
+                        selector.unregister(key.fd)
+                elif key.data is None:
+                    running.discard(key.fd)
+                    selector.unregister(key.fd)
+                else:
+                    ending = ending if killed else Ending.CANCELLED
+                    selector.unregister(key.fd)
+            if not running:
+                break
+            if not killed:
+                if ending is Ending.ITSELF and any(len(buffer) > output_bytes for _, buffer in outputs):
+                    ending = Ending.OUTPUT
+                if ending is Ending.ITSELF and time.monotonic() >= deadline:
+                    ending = Ending.TIMEOUT
+                if ending is not Ending.ITSELF:
+                    killed, deadline = True, time.monotonic() + _KILL_GRACE_S
+                    kill()
+            elif time.monotonic() >= deadline:
+                raise SurvivedKill
+    for fd, buffer in outputs:  # what was still in the pipes
+        while _drain(fd, buffer, output_bytes) and _has_more(fd):
+            pass
+    if ending is Ending.ITSELF and any(len(buffer) > output_bytes for _, buffer in outputs):
+        return Ending.OUTPUT
+    return ending
+
+
+def _drain(fd: int, buffer: bytearray, output_bytes: int) -> bool:
+    """Read what is there; whether more may come."""
+    try:
+        chunk = os.read(fd, _CHUNK_BYTES)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    buffer += chunk[: max(output_bytes + 1 - len(buffer), 0)]
+    return bool(chunk)
+
+
+def _has_more(fd: int) -> bool:
+    with selectors.DefaultSelector() as selector:
+        selector.register(fd, selectors.EVENT_READ)
+        return bool(selector.select(0))
