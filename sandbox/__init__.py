@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .choose import open_sandbox
     from .errors import LudusError, SandboxError
     from .limits import Limits
-    from .protocol import Sandbox
+    from .protocol import Sandbox, SandboxBase
     from .result import Result, Status, Usage
     from .supervise import Cancellation
 
@@ -27,7 +27,7 @@ _HOMES = {
     "choose": ("open_sandbox",),
     "errors": ("LudusError", "SandboxError"),
     "limits": ("Limits",),
-    "protocol": ("Sandbox",),
+    "protocol": ("Sandbox", "SandboxBase"),
     "result": ("Result", "Status", "Usage"),
     "supervise": ("Cancellation",),
 }
@@ -43,6 +43,7 @@ __all__ = [
     "LudusError",
     "Result",
     "Sandbox",
+    "SandboxBase",
     "SandboxError",
     "Status",
     "Usage",

@@ -208,3 +208,10 @@ def test_gpu_benchmark_runs_from_the_source_tree_where_little_is_installed(tmp_p
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "rollout, TorchEngine" in done.stdout
+
+
+@pytest.mark.bubblewrap
+def test_sandbox(bubblewrap: object, tmp_path: Path) -> None:
+    starts, leftovers = run("sandbox", tmp_path)
+    assert all(row["ratio"]["median"] > 0 for row in starts["rows"])
+    assert [row["target"] for row in leftovers["rows"]] == ["met"] * 4
