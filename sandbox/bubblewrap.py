@@ -23,11 +23,12 @@ from .cgroup import Cgroup, hierarchy
 from .descriptors import Descriptors
 from .errors import SandboxError
 from .launcher import shared_launcher
-from .limits import MIB, Limits
+from .limits import Limits
 from .namespace import SETUP_S, Namespace
 from .outcome import outcome
+from .process import Process, Started
 from .protocol import Files, SandboxBase, as_bytes, checked_argv, checked_files
-from .result import Result, Status, Usage, as_text
+from .result import Result, Status, Usage
 from .supervise import Cancellation, Ending, SurvivedKill, supervise
 
 _MOST_FILES = 500
@@ -68,6 +69,29 @@ class Bubblewrap(SandboxBase):
         cancellation: Cancellation | None = None,
     ) -> Result:
         """See `Sandbox.run`."""
+        return self._execute(argv, as_bytes(stdin), files, limits, cancellation, None)
+
+    def start(self, argv: Sequence[str], *, files: Files | None = None, limits: Limits | None = None) -> Process:
+        """See `Sandbox.start`."""
+        return Process(lambda cancellation, started: self._execute(argv, None, files, limits, cancellation, started))
+
+    def close(self) -> None:
+        """End everything that runs; more than once is once."""
+        with self._lock:
+            self._closed = True
+            for fd in self._running:
+                with contextlib.suppress(OSError):
+                    signal.pidfd_send_signal(fd, signal.SIGKILL)
+
+    def _execute(
+        self,
+        argv: Sequence[str],
+        stdin: bytes | None,
+        files: Files | None,
+        limits: Limits | None,
+        cancellation: Cancellation | None,
+        started: Started | None,
+    ) -> Result:
         argv, contents, limits = checked_argv(argv), checked_files(files), limits or self.limits
         if len(contents) > _MOST_FILES:
             raise SandboxError(f"files: {len(contents)} are more than {_MOST_FILES}; pack them into one.")
@@ -81,24 +105,18 @@ class Bubblewrap(SandboxBase):
         command = partial(bubblewrap_command, self._bwrap, *rules, without=self._without)
         environment: dict[str, str] | None = None if "environment" in self._without else {}
         launcher = shared_launcher("landlock" not in self._without)
-        started = time.monotonic()
+        begun = time.monotonic()
         try:
             with (
                 Descriptors() as fds,
-                Namespace(fds, launcher, command, argv, as_bytes(stdin), environment) as namespace,
+                Namespace(fds, launcher, command, argv, stdin, environment, limits.output_bytes) as namespace,
             ):
-                return self._watch(namespace, argv[0], limits, cancellation, started)
+                if started is not None and namespace.stdin_fd is not None:
+                    started(fds.hand_over(namespace.stdin_fd), namespace.outputs[0])
+                return self._watch(namespace, argv[0], limits, cancellation, begun)
         except (OSError, SurvivedKill) as error:
             reason = f"The sandbox failed: {error or 'a program could not be ended'}."
-            return Result(Status.FAILED, None, "", "", Usage(time.monotonic() - started), reason)
-
-    def close(self) -> None:
-        """End everything that runs; more than once is once."""
-        with self._lock:
-            self._closed = True
-            for fd in self._running:
-                with contextlib.suppress(OSError):
-                    signal.pidfd_send_signal(fd, signal.SIGKILL)
+            return Result(Status.FAILED, None, "", "", Usage(time.monotonic() - begun), reason)
 
     def _watch(
         self,
@@ -118,7 +136,6 @@ class Bubblewrap(SandboxBase):
                     namespace.outputs,
                     [namespace.head_fd, namespace.outer_fd],
                     deadline=time.monotonic() + limits.wall_s,
-                    output_bytes=limits.output_bytes,
                     kill=namespace.kill,
                     cancellation=cancellation,
                 )
@@ -127,9 +144,9 @@ class Bubblewrap(SandboxBase):
                     usage, ran_out = Usage(usage.wall_s, cgroup.cpu_s(), cgroup.peak_bytes()), cgroup.ran_out()
         except (ProcessLookupError, BrokenPipeError):  # bubblewrap gave up; what it says stands in its output
             deadline = time.monotonic() + SETUP_S
-            supervise(namespace.outputs, [namespace.outer_fd], deadline=deadline, output_bytes=MIB, kill=namespace.kill)
+            supervise(namespace.outputs, [namespace.outer_fd], deadline=deadline, kill=namespace.kill)
         code = namespace.exit_code()
-        out, err = (as_text(buffer, limits.output_bytes) for _, buffer in namespace.outputs)
+        out, err = (output.text() for output in namespace.outputs)
         if self._closed and code in (None, 128 + signal.SIGKILL):
             return Result(Status.FAILED, None, out, err, usage, "The sandbox was closed.")
         if code is None and ending is Ending.ITSELF and not ran_out:

@@ -35,6 +35,11 @@ class Descriptors:
         os.lseek(fd, 0, os.SEEK_SET)
         return fd
 
+    def hand_over(self, fd: int) -> int:
+        """Give up an open descriptor to somebody else, who closes it."""
+        self._open.remove(fd)
+        return fd
+
     def close(self, *fds: int) -> None:
         """Close some of them now."""
         for fd in fds:

@@ -20,6 +20,7 @@ from .cgroup import Cgroup, Hierarchy
 from .descriptors import Descriptors
 from .launcher import Launcher
 from .limits import MIB, Limits
+from .output import Output
 from .supervise import exit_fd
 
 SETUP_S = 20.0
@@ -29,7 +30,8 @@ SETUP_S = 20.0
 class Namespace:
     """One started bubblewrap. fds: owns the descriptors; as a context manager it ends what still runs.
 
-    head_fd: readable when the head has ended; None where bubblewrap gave up before there was one.
+    stdin: the program's input; None for a pipe, whose end to write to is `stdin_fd`. head_fd: readable when the head
+    has ended; None where bubblewrap gave up before there was one.
     """
 
     def __init__(
@@ -38,8 +40,9 @@ class Namespace:
         launcher: Launcher,
         command: Callable[[Callable[[bytes], int]], list[str]],
         argv: Sequence[str],
-        stdin: bytes,
+        stdin: bytes | None,
         environment: dict[str, str] | None,
+        output_bytes: int,
     ) -> None:
         hold, self._release = fds.pipe()
         self._status, status_end = fds.pipe()
@@ -51,12 +54,16 @@ class Namespace:
             passed.append(fds.content(data))
             return passed[-1]
 
-        given = fds.content(stdin)
+        self.stdin_fd: int | None = None
+        if stdin is None:
+            given, self.stdin_fd = fds.pipe()
+        else:
+            given = fds.content(stdin)
         options = [*command(content), "--block-fd", str(hold), "--json-status-fd", str(status_end)]
         ends: dict[str, Any] = {"stdin": given, "stdout": stdout_end, "stderr": stderr_end, "pass_fds": tuple(passed)}
         self._process = launcher.start([*options, "--", *argv], env=environment, **ends)
         fds.close(*passed, given, stdout_end, stderr_end)
-        self.outputs = ((stdout, bytearray()), (stderr, bytearray()))
+        self.outputs = [Output(stdout, output_bytes), Output(stderr, output_bytes)]
         self.outer_fd = fds.own(exit_fd(self._process.pid, self._process.wait))
         self.head_fd: int | None = None
         self._said = b""

@@ -12,13 +12,15 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
 
+from .descriptors import Descriptors
 from .errors import SandboxError
 from .limits import Limits
 from .outcome import outcome
+from .output import Output
+from .process import Process, Started
 from .protocol import Files, SandboxBase, as_bytes, checked_argv, checked_files
-from .result import Result, Status, Usage, as_text
+from .result import Result, Status, Usage
 from .supervise import Cancellation, Ending, SurvivedKill, exit_fd, supervise
 
 
@@ -47,33 +49,55 @@ class Plain(SandboxBase):
         cancellation: Cancellation | None = None,
     ) -> Result:
         """See `Sandbox.run`."""
+        return self._execute(argv, as_bytes(stdin), files, limits, cancellation, None)
+
+    def start(self, argv: Sequence[str], *, files: Files | None = None, limits: Limits | None = None) -> Process:
+        """See `Sandbox.start`."""
+        return Process(lambda cancellation, started: self._execute(argv, None, files, limits, cancellation, started))
+
+    def _execute(
+        self,
+        argv: Sequence[str],
+        stdin: bytes | None,
+        files: Files | None,
+        limits: Limits | None,
+        cancellation: Cancellation | None,
+        started: Started | None,
+    ) -> Result:
         argv, contents, limits = checked_argv(argv), checked_files(files), limits or self.limits
         if self._closed:
             raise SandboxError("The sandbox was closed; open another one.")
-        started = time.monotonic()
+        begun = time.monotonic()
         with contextlib.ExitStack() as stack:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ludus-", ignore_cleanup_errors=True))
             for name, content in contents.items():
                 place = Path(folder, name)
                 place.parent.mkdir(parents=True, exist_ok=True)
                 place.write_bytes(content)
-            given = stack.enter_context(tempfile.TemporaryFile())
-            given.write(as_bytes(stdin))
-            given.seek(0)
+            fds = stack.enter_context(Descriptors())
+            given, write_fd = fds.pipe() if stdin is None else (_content(fds, stdin), None)
             try:
                 process = _start(argv, folder, given)
             except FileNotFoundError:
-                return Result(Status.EXITED, 127, "", f"{argv[0]}: not found\n", Usage(time.monotonic() - started))
+                return Result(Status.EXITED, 127, "", f"{argv[0]}: not found\n", Usage(time.monotonic() - begun))
             except OSError as error:
-                return Result(Status.FAILED, None, "", "", Usage(time.monotonic() - started), f"{argv[0]}: {error}.")
+                return Result(Status.FAILED, None, "", "", Usage(time.monotonic() - begun), f"{argv[0]}: {error}.")
+            fds.close(given)
             stack.enter_context(process)
-            return self._watch(process, started, limits, cancellation)
+            assert process.stdout is not None and process.stderr is not None
+            outputs = [Output(pipe.fileno(), limits.output_bytes) for pipe in (process.stdout, process.stderr)]
+            if started is not None and write_fd is not None:
+                started(fds.hand_over(write_fd), outputs[0])
+            return self._watch(process, outputs, begun, limits, cancellation)
 
     def _watch(
-        self, process: subprocess.Popen[bytes], started: float, limits: Limits, cancellation: Cancellation | None
+        self,
+        process: subprocess.Popen[bytes],
+        outputs: Sequence[Output],
+        begun: float,
+        limits: Limits,
+        cancellation: Cancellation | None,
     ) -> Result:
-        assert process.stdout is not None and process.stderr is not None
-        outputs = ((process.stdout.fileno(), bytearray()), (process.stderr.fileno(), bytearray()))
         ended = exit_fd(process.pid, process.wait)
         with self._lock:
             self._running.add(process.pid)
@@ -81,8 +105,7 @@ class Plain(SandboxBase):
             ending = supervise(
                 outputs,
                 [ended],
-                deadline=started + limits.wall_s,
-                output_bytes=limits.output_bytes,
+                deadline=begun + limits.wall_s,
                 kill=lambda: _kill(process.pid),
                 cancellation=cancellation,
             )
@@ -95,8 +118,8 @@ class Plain(SandboxBase):
             _kill(process.pid)
         code = process.wait()
         code = code if code >= 0 else 128 - code
-        out, err = (as_text(buffer, limits.output_bytes) for _, buffer in outputs)
-        usage = Usage(time.monotonic() - started)
+        out, err = (output.text() for output in outputs)
+        usage = Usage(time.monotonic() - begun)
         if self._closed and code == 128 + signal.SIGKILL:
             return Result(Status.FAILED, None, out, err, usage, "The sandbox was closed.")
         how, reason = outcome(ending, code, False, limits, usage)
@@ -110,7 +133,15 @@ class Plain(SandboxBase):
                 _kill(pid)
 
 
-def _start(argv: Sequence[str], folder: str, given: IO[bytes]) -> subprocess.Popen[bytes]:
+def _content(fds: Descriptors, content: bytes) -> int:
+    """A descriptor from which a content can be read, on any system."""
+    with tempfile.TemporaryFile() as file:
+        file.write(content)
+        file.seek(0)
+        return fds.own(os.dup(file.fileno()))
+
+
+def _start(argv: Sequence[str], folder: str, given: int) -> subprocess.Popen[bytes]:
     path = f"{Path(sys.base_prefix) / 'bin'}:{os.environ.get('PATH', '/usr/bin:/bin')}"
     environment = {"PATH": path, "HOME": folder, "TMPDIR": folder, "LANG": "C.UTF-8"}
     pipe = subprocess.PIPE

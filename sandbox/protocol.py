@@ -12,6 +12,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 
 from .errors import SandboxError
 from .limits import Limits
+from .process import Process
 from .result import Result
 from .supervise import Cancellation
 
@@ -48,6 +49,10 @@ class Sandbox(Protocol):
         """
         ...
 
+    def start(self, argv: Sequence[str], *, files: Files | None = None, limits: Limits | None = None) -> Process:
+        """Start a program as `run` does, and talk to it by lines while it runs; `limits` hold for all of its life."""
+        ...
+
     def close(self) -> None:
         """End everything that runs; more than once is once."""
         ...
@@ -71,6 +76,10 @@ class SandboxBase(ABC):
         cancellation: Cancellation | None = None,
     ) -> Result:
         """See `Sandbox.run`."""
+
+    @abstractmethod
+    def start(self, argv: Sequence[str], *, files: Files | None = None, limits: Limits | None = None) -> Process:
+        """See `Sandbox.start`."""
 
     @abstractmethod
     def close(self) -> None:

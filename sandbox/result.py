@@ -52,9 +52,3 @@ class Result:
     def ok(self) -> bool:
         """Whether the program ended by itself with exit code 0."""
         return self.status is Status.EXITED and self.exit_code == 0
-
-
-def as_text(output: bytes | bytearray, limit_bytes: int) -> str:
-    """Output as text. What is longer than the limit is cut, and a mark says so."""
-    text = bytes(output[:limit_bytes]).decode("utf-8", errors="backslashreplace")
-    return text if len(output) <= limit_bytes else f"{text}\n[cut: more than {limit_bytes} bytes of output]\n"

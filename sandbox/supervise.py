@@ -14,7 +14,8 @@ import time
 from collections.abc import Callable, Sequence
 from enum import Enum
 
-_CHUNK_BYTES = 1 << 16
+from .output import Output
+
 _KILL_GRACE_S = 10.0
 """Longer than the kernel needs to tear down any process tree that the limits allow."""
 
@@ -75,24 +76,22 @@ def exit_fd(pid: int, wait: Callable[[], object]) -> int:
 
 
 def supervise(
-    outputs: Sequence[tuple[int, bytearray]],
+    outputs: Sequence[Output],
     exits: Sequence[int],
     *,
     deadline: float,
-    output_bytes: int,
     kill: Callable[[], None],
     cancellation: Cancellation | None = None,
 ) -> Ending:
-    """Fill the buffers of `outputs` from their descriptors until all of `exits` are readable.
+    """Drain the outputs until all of `exits` are readable.
 
-    deadline: in time.monotonic(). output_bytes: for each output; one byte more is kept, as a sign, and the rest is
-    thrown away. kill: ends the program at once; it is called at the deadline, for too much output and for cancellation.
+    deadline: in time.monotonic(). kill: ends the program at once; it is called at the deadline, for too much output and
+    for cancellation.
     """
     ending = Ending.ITSELF
     with selectors.DefaultSelector() as selector:
-        for fd, buffer in outputs:
-            os.set_blocking(fd, False)
-            selector.register(fd, selectors.EVENT_READ, buffer)
+        for output in outputs:
+            selector.register(output.fd, selectors.EVENT_READ, output)
         for fd in exits:
             selector.register(fd, selectors.EVENT_READ, None)
         if cancellation is not None:
@@ -101,8 +100,8 @@ def supervise(
         killed = False
         while running:
             for key, _ in selector.select(max(deadline - time.monotonic(), 0)):
-                if isinstance(key.data, bytearray):
-                    if not _drain(key.fd, key.data, output_bytes):
+                if isinstance(key.data, Output):
+                    if not key.data.drain():
                         selector.unregister(key.fd)
                 elif key.data is None:
                     running.discard(key.fd)
@@ -113,7 +112,7 @@ def supervise(
             if not running:
                 break
             if not killed:
-                if ending is Ending.ITSELF and any(len(buffer) > output_bytes for _, buffer in outputs):
+                if ending is Ending.ITSELF and any(output.too_much for output in outputs):
                     ending = Ending.OUTPUT
                 if ending is Ending.ITSELF and time.monotonic() >= deadline:
                     ending = Ending.TIMEOUT
@@ -122,27 +121,6 @@ def supervise(
                     kill()
             elif time.monotonic() >= deadline:
                 raise SurvivedKill
-    for fd, buffer in outputs:  # what was still in the pipes
-        while _drain(fd, buffer, output_bytes) and _has_more(fd):
-            pass
-    if ending is Ending.ITSELF and any(len(buffer) > output_bytes for _, buffer in outputs):
-        return Ending.OUTPUT
-    return ending
-
-
-def _drain(fd: int, buffer: bytearray, output_bytes: int) -> bool:
-    """Read what is there; whether more may come."""
-    try:
-        chunk = os.read(fd, _CHUNK_BYTES)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    buffer += chunk[: max(output_bytes + 1 - len(buffer), 0)]
-    return bool(chunk)
-
-
-def _has_more(fd: int) -> bool:
-    with selectors.DefaultSelector() as selector:
-        selector.register(fd, selectors.EVENT_READ)
-        return bool(selector.select(0))
+    for output in outputs:
+        output.finish()
+    return Ending.OUTPUT if ending is Ending.ITSELF and any(output.too_much for output in outputs) else ending

@@ -87,6 +87,35 @@ def test_each_run_has_a_folder_of_its_own(sandbox: Sandbox) -> None:
     assert python(sandbox, "import os; print(os.path.exists('left'))").stdout == "False\n"
 
 
+# --- talking to a program ------------------------------------------------------------------------------------------
+
+
+def test_a_program_is_talked_to_line_by_line_and_its_end_is_told(sandbox: Sandbox) -> None:
+    program = "import sys\nfor line in sys.stdin: print(line.strip()[::-1], flush=True)\nsys.exit(5)"
+    with sandbox.start(["python3", "-c", program]) as process:
+        for word in (b"abc", b"", "né".encode()):
+            assert process.send_line(word)
+            assert process.receive_line(20) == word.decode()[::-1].encode()
+        assert process.receive_line(0.01) is None
+        result = process.finish()
+    assert (result.status, result.exit_code, result.stdout) == (Status.EXITED, 5, "cba\n\nén\n")
+
+
+def test_a_program_that_takes_or_says_nothing_holds_nobody_up(sandbox: Sandbox) -> None:
+    with sandbox.start(["sleep", "60"], limits=Limits(wall_s=0.5)) as process:
+        assert process.receive_line(0.01) is None
+        assert not process.send_line(b"x" * 10 * MIB)  # until its time is over
+        assert process.receive_line(20) is None
+        assert process.finish().status is Status.TIMEOUT
+
+
+def test_a_program_that_is_left_is_ended(sandbox: Sandbox) -> None:
+    with sandbox.start(["sleep", "60"]) as process:
+        pass
+    assert process.finish().status is Status.FAILED
+    assert not process.send_line(b"x")
+
+
 # --- cancelling and closing -----------------------------------------------------------------------------------------
 
 
