@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ..sandbox.check_report import CheckFailed, CheckReport, CheckRow
     from .check import check_verifier
     from .choice import MultipleChoice
+    from .code.verifier import CodeVerifier
     from .constraint import Constraint
     from .errors import VerifierError
     from .json_schema import JsonSchema
@@ -34,6 +35,7 @@ _HOMES = {
     "check": ("check_verifier",),
     ".sandbox.check_report": ("CheckFailed", "CheckReport", "CheckRow"),
     "choice": ("MultipleChoice",),
+    "code.verifier": ("CodeVerifier",),
     "constraint": ("Constraint",),
     "errors": ("VerifierError",),
     "json_schema": ("JsonSchema",),
@@ -56,6 +58,7 @@ __all__ = [
     "CheckFailed",
     "CheckReport",
     "CheckRow",
+    "CodeVerifier",
     "Constraint",
     "EditSimilarity",
     "Ensemble",
