@@ -6,7 +6,6 @@ A solution marks each calculation as <<expression=value>> and ends with "#### an
 from __future__ import annotations
 
 import functools
-import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from ..verifiers.math.verifier import MathVerifier
 from ..verifiers.numbers import format_number, parse_number
 from ..verifiers.verdict import Verdict
 from .calculator import calculator, evaluate, how_to_call
+from .dataset_folder import dataset_folder
 from .errors import EnvError, NoDemonstration, TaskError, ToolError, did_you_mean
 from .source import ListSource, load_hub_rows, read_jsonl
 from .task import Task
@@ -30,7 +30,6 @@ from .tool_call import Dialect, render_call
 Split = Literal["train", "test"]
 
 ANNOTATION = re.compile(r"<<([^<>=]*)=([^<>=]*)>>")
-_NEAR = ("../shared/data/gsm8k", "shared/data/gsm8k", "data/gsm8k")
 _WRONG_OPERATOR = {"+": "-", "-": "+", "*": "+", "/": "*"}
 
 
@@ -58,23 +57,8 @@ class Calculation:
 
 
 def data_folder(data_dir: str | Path | None) -> Path | None:
-    """The folder with train.jsonl and test.jsonl: `data_dir`, else $LUDUS_DATA/gsm8k, else a near one, else None.
-
-    Raises EnvError where a folder that was asked for by name is not there.
-    """
-    named = None
-    if data_dir is not None:
-        named = Path(data_dir)
-    elif os.environ.get("LUDUS_DATA"):
-        named = Path(os.environ["LUDUS_DATA"]) / "gsm8k"
-    if named is not None:
-        if not named.is_dir():
-            by = "data_dir" if data_dir is not None else "LUDUS_DATA"
-            raise EnvError(
-                f"There is no folder {named}; let {by} name one that holds GSM8K's train.jsonl and test.jsonl."
-            )
-        return named
-    return next((Path(near).resolve() for near in _NEAR if Path(near).is_dir()), None)
+    """The folder with train.jsonl and test.jsonl, see `dataset_folder`."""
+    return dataset_folder("gsm8k", data_dir, "GSM8K's train.jsonl and test.jsonl")
 
 
 def _rows(folder: Path | None, split: str) -> Iterator[tuple[str, dict[str, Any]]]:

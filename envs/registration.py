@@ -32,6 +32,8 @@ BUILTIN = {
     "ludus/WordMath-v0": "ludus.envs.word_math:WordMath",
     "ludus/GSM8KSteps-v0": "ludus.envs.gsm8k_steps:GSM8KSteps",
     "ludus/GSM8K-v0": "ludus.envs.gsm8k:GSM8K",
+    "ludus/HumanEval-v0": "ludus.envs.human_eval:HumanEval",
+    "ludus/HumanEvalRepair-v0": "ludus.envs.human_eval:HumanEvalRepair",
 }
 
 _NO_LIST = ("list_type", "tuple_type", "sequence_str")

@@ -6,7 +6,9 @@ Invariant: `task(index)` is a pure function of the source's arguments and the in
 from __future__ import annotations
 
 import functools
+import gzip
 import json
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -101,11 +103,15 @@ def row_to_task(row: Row, where: str, prompt_key: str, answer_key: str, id_key: 
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number from 1, row) of each line that is not blank. Raises TaskError naming file and line."""
+    """(line number from 1, row) of each line that is not blank, of a file that may be packed by gzip (.gz).
+
+    Raises TaskError naming file and line.
+    """
     try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        reason = error.strerror or error
+        packed = path.read_bytes()
+        lines = (gzip.decompress(packed) if path.suffix == ".gz" else packed).split(b"\n")
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or error
         raise TaskError(f"Cannot read the task file {path}: {reason}; check the path.") from error
     for number, line in enumerate(lines, start=1):
         if not line.strip():

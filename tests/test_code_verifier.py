@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import pickle
+import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -237,6 +238,8 @@ def test_a_response_without_a_program_is_wrong() -> None:
         ("a = 1", "a = 1"),
         ("<think>```python\na\n```</think>b", "b"),
         ("Look:\n```python\na", "a"),
+        ("```json\n" * 200_001, "```json\n" * 200_001),  # in time
+        ("```\na\n```\nSo:\n```json\n{}", "a\n"),
     ],
 )
 def test_the_last_block_of_python_is_the_program(response: str, program: str) -> None:
@@ -302,6 +305,18 @@ def test_any_json_is_decoded_to_pythons_own_types_or_refused(data: Any) -> None:
 )
 def test_values_are_compared_with_a_tolerance(expected: Any, given_: Any, tolerance: float, same: bool) -> None:
     assert same_value(expected, given_, tolerance) is same
+
+
+@pytest.mark.bubblewrap
+@pytest.mark.parametrize("page", ["code.md", "sandbox.md"])
+def test_the_example_in_the_documentation_prints_what_it_says(
+    bubblewrap: Bubblewrap, repository: Path, capsys: pytest.CaptureFixture[str], page: str
+) -> None:
+    example = re.search(r"```python\n(.*?)^```\n", (repository / "docs" / page).read_text(), re.DOTALL | re.MULTILINE)
+    assert example is not None
+    exec(example[1], {})  # noqa: S102
+    said = [line.partition("  # ")[2] for line in example[1].splitlines() if "print(" in line and "  # " in line]
+    assert capsys.readouterr().out.split() == " ".join(said).split() and said
 
 
 def test_runners_need_nothing_but_their_own_files() -> None:

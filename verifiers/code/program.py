@@ -1,4 +1,7 @@
-"""The program in a response."""
+"""The program in a response.
+
+Invariant: linear in the response, whatever it holds.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import re
 
 MAX_CHARS = 200_000
 """A longer program is wrong unread."""
-_FENCED = re.compile(r"^```[ \t]*([\w+-]*)[^\n]*\n(.*?)^```[ \t]*$", re.DOTALL | re.MULTILINE)
+_FENCE = "```"
 _PYTHON = ("", "python", "py", "python3")
 
 
@@ -16,13 +19,22 @@ def find_program(response: str) -> str:
     What was only thought is left out. A block that is not closed goes to the end.
     """
     said = response.rpartition("</think>")[2]
-    blocks = [match[2] for match in _FENCED.finditer(said) if match[1].lower() in _PYTHON]
-    if blocks:
-        return blocks[-1]
-    opened = re.search(r"^```[ \t]*(?:python3?|py)?[ \t]*\n", said, re.MULTILINE)
-    return said[opened.end() :] if opened else said
+    program, language, lines = None, None, []
+    for line in said.splitlines(keepends=True):
+        if not line.startswith(_FENCE):
+            lines.append(line)
+        elif language is None:  # the fence opens a block
+            language, lines = (line[len(_FENCE) :].split() or [""])[0].lower(), []
+        else:
+            program = "".join(lines) if language in _PYTHON else program
+            language = None
+    if language in _PYTHON:
+        program = "".join(lines)
+    return said if program is None else program
 
 
 def defines(program: str, name: str) -> bool:
     """Whether a program defines a function at its outermost level, as far as its lines show."""
-    return re.search(rf"^(?:async\s+)?def\s+{name}\b|^{name}\s*(?::[^=\n]*)?=", program, re.MULTILINE) is not None
+    return (
+        re.search(rf"^(?:async[ \t]+)?def[ \t]+{name}\b|^{name}[ \t]*(?::[^=\n]*)?=", program, re.MULTILINE) is not None
+    )
