@@ -26,8 +26,8 @@ from .launcher import shared_launcher
 from .limits import Limits
 from .namespace import SETUP_S, Namespace
 from .outcome import outcome
-from .process import Process, Started
-from .protocol import Files, SandboxBase, as_bytes, checked_argv, checked_files
+from .process import Started
+from .protocol import Files, SandboxBase, checked_argv, checked_files
 from .result import Result, Status, Usage
 from .supervise import Cancellation, Ending, SurvivedKill, supervise
 
@@ -58,22 +58,6 @@ class Bubblewrap(SandboxBase):
         reason = self._why_not()
         if reason:
             raise SandboxError(reason)
-
-    def run(
-        self,
-        argv: Sequence[str],
-        *,
-        stdin: str | bytes = b"",
-        files: Files | None = None,
-        limits: Limits | None = None,
-        cancellation: Cancellation | None = None,
-    ) -> Result:
-        """See `Sandbox.run`."""
-        return self._execute(argv, as_bytes(stdin), files, limits, cancellation, None)
-
-    def start(self, argv: Sequence[str], *, files: Files | None = None, limits: Limits | None = None) -> Process:
-        """See `Sandbox.start`."""
-        return Process(lambda cancellation, started: self._execute(argv, None, files, limits, cancellation, started))
 
     def close(self) -> None:
         """End everything that runs; more than once is once."""

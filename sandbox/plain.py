@@ -18,8 +18,8 @@ from .errors import SandboxError
 from .limits import Limits
 from .outcome import outcome
 from .output import Output
-from .process import Process, Started
-from .protocol import Files, SandboxBase, as_bytes, checked_argv, checked_files
+from .process import Started
+from .protocol import Files, SandboxBase, checked_argv, checked_files
 from .result import Result, Status, Usage
 from .supervise import Cancellation, Ending, SurvivedKill, exit_fd, supervise
 
@@ -38,22 +38,6 @@ class Plain(SandboxBase):
         self._running: set[int] = set()
         self._lock = threading.Lock()
         self._closed = False
-
-    def run(
-        self,
-        argv: Sequence[str],
-        *,
-        stdin: str | bytes = b"",
-        files: Files | None = None,
-        limits: Limits | None = None,
-        cancellation: Cancellation | None = None,
-    ) -> Result:
-        """See `Sandbox.run`."""
-        return self._execute(argv, as_bytes(stdin), files, limits, cancellation, None)
-
-    def start(self, argv: Sequence[str], *, files: Files | None = None, limits: Limits | None = None) -> Process:
-        """See `Sandbox.start`."""
-        return Process(lambda cancellation, started: self._execute(argv, None, files, limits, cancellation, started))
 
     def _execute(
         self,

@@ -12,7 +12,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 
 from .errors import SandboxError
 from .limits import Limits
-from .process import Process
+from .process import Process, Started
 from .result import Result
 from .supervise import Cancellation
 
@@ -59,13 +59,28 @@ class Sandbox(Protocol):
 
 
 class SandboxBase(ABC):
-    """What the back ends share: the context manager and the asynchronous form."""
+    """What the back ends share: all forms of running a program come down to `_execute`."""
 
     name: str
     limits: Limits
     isolates: bool
 
     @abstractmethod
+    def close(self) -> None:
+        """See `Sandbox.close`."""
+
+    @abstractmethod
+    def _execute(
+        self,
+        argv: Sequence[str],
+        stdin: bytes | None,
+        files: Files | None,
+        limits: Limits | None,
+        cancellation: Cancellation | None,
+        started: Started | None,
+    ) -> Result:
+        """Run a program to its end. stdin: None for a pipe, of which `started` is told once the program runs."""
+
     def run(
         self,
         argv: Sequence[str],
@@ -76,14 +91,11 @@ class SandboxBase(ABC):
         cancellation: Cancellation | None = None,
     ) -> Result:
         """See `Sandbox.run`."""
+        return self._execute(argv, as_bytes(stdin), files, limits, cancellation, None)
 
-    @abstractmethod
     def start(self, argv: Sequence[str], *, files: Files | None = None, limits: Limits | None = None) -> Process:
         """See `Sandbox.start`."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """See `Sandbox.close`."""
+        return Process(lambda cancellation, started: self._execute(argv, None, files, limits, cancellation, started))
 
     async def run_async(self, argv: Sequence[str], **options: Any) -> Result:
         """As `run`, without holding up the event loop; cancelling it ends the program before it returns."""
