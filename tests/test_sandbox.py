@@ -190,24 +190,29 @@ def gone(found: Callable[[], object], within_s: float = 20.0) -> bool:
     return not found()
 
 
-def test_a_program_ends_with_a_parent_that_is_killed(bubblewrap: Bubblewrap) -> None:
-    mark = f"ludus-orphan-{os.getpid()}"
+@pytest.mark.parametrize("without", [(), ("end with parent",)])
+def test_a_program_ends_with_a_parent_that_is_killed_by_a_defence_of_its_own(
+    bubblewrap: Bubblewrap, without: tuple[str, ...]
+) -> None:
+    mark = f"ludus-orphan-{os.getpid()}-{len(without)}"
     program = f"""
-from ludus.sandbox import Limits, open_sandbox
-inner = "import os, time; os.fork(); os.setsid() if os.getpid() > 2 else 0; print('up', flush=True); time.sleep(500)"
-open_sandbox("bubblewrap").run(["python3", "-c", inner, {mark!r}], limits=Limits(wall_s=500))
+from ludus.sandbox import Limits
+from ludus.sandbox.bubblewrap import Bubblewrap
+inner = "import os, time; os.fork(); os.setsid() if os.getpid() > 2 else 0; time.sleep(500)"
+Bubblewrap(_without={without!r}).run(["python3", "-c", inner, {mark!r}], limits=Limits(wall_s=500))
 """
     parent = subprocess.Popen([sys.executable, "-c", program])
     try:
         deadline = time.monotonic() + 60
-        while (
-            len(processes(mark)) < 4 and time.monotonic() < deadline
-        ):  # bubblewrap, its head, the program and its child
+        while len(processes(mark)) < 4 and time.monotonic() < deadline:  # bubblewrap, its head, program and child
             time.sleep(0.05)
         assert len(processes(mark)) >= 4
     finally:
         parent.send_signal(signal.SIGKILL)
         parent.wait()
+    assert gone(lambda: processes(mark), within_s=2 if without else 20) is not bool(without)
+    for left in processes(mark):
+        os.kill(int(left), signal.SIGKILL)
     assert gone(lambda: processes(mark))
 
 

@@ -81,7 +81,7 @@ def test_landlock_is_a_second_line_behind_the_namespaces(bubblewrap: Bubblewrap,
 
 
 def test_each_defence_is_proven_somewhere() -> None:
-    elsewhere = {"end with parent"}  # tests/test_sandbox.py
+    elsewhere = {"end with parent"}  # test_sandbox.py
     assert {*HELD_BY, *ROOT_ONLY, *BEHIND, *elsewhere} == set(DEFENCES)
 
 
