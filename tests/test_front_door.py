@@ -38,7 +38,7 @@ def test_every_public_name_is_there(name: str) -> None:
 
 
 def test_every_name_for_type_checkers_is_public_and_the_other_way_round() -> None:
-    assert set(ludus._HOME_OF) | {"__version__"} == set(ludus.__all__)
+    assert {name for names in ludus._HOMES.values() for name in names} | {"__version__"} == set(ludus.__all__)
 
 
 def test_a_public_name_is_the_one_of_its_room() -> None:
