@@ -24,7 +24,7 @@ from .descriptors import Descriptors
 from .errors import SandboxError
 from .launcher import shared_launcher
 from .limits import Limits
-from .namespace import SETUP_S, Namespace
+from .namespace import SETUP_S, Namespace, reap_orphans
 from .outcome import outcome
 from .process import Started
 from .protocol import Files, SandboxBase, checked_argv, checked_files
@@ -55,6 +55,7 @@ class Bubblewrap(SandboxBase):
         self._running: set[int] = set()
         self._lock = threading.Lock()
         self._closed = False
+        reap_orphans()
         reason = self._why_not()
         if reason:
             raise SandboxError(reason)
@@ -97,7 +98,7 @@ class Bubblewrap(SandboxBase):
             ):
                 if started is not None and namespace.stdin_fd is not None:
                     started(fds.hand_over(namespace.stdin_fd), namespace.outputs[0])
-                return self._watch(namespace, argv[0], limits, cancellation, begun)
+                return self._watch(namespace, limits, cancellation, begun)
         except (OSError, SurvivedKill) as error:
             reason = f"The sandbox failed: {error or 'a program could not be ended'}."
             return Result(Status.FAILED, None, "", "", Usage(time.monotonic() - begun), reason)
@@ -105,7 +106,6 @@ class Bubblewrap(SandboxBase):
     def _watch(
         self,
         namespace: Namespace,
-        program: str,
         limits: Limits,
         cancellation: Cancellation | None,
         started: float,
@@ -134,8 +134,6 @@ class Bubblewrap(SandboxBase):
         if self._closed and code in (None, 128 + signal.SIGKILL):
             return Result(Status.FAILED, None, out, err, usage, "The sandbox was closed.")
         if code is None and ending is Ending.ITSELF and not ran_out:
-            if err.startswith("bwrap: execvp"):
-                return Result(Status.EXITED, 127, "", f"{program}: not found\n", usage)
             reason = err.strip()[:2_000] or "it was ended from outside"
             return Result(Status.FAILED, None, out, err, usage, f"The sandbox failed: {reason}.")
         how, reason = outcome(ending, code, ran_out, limits, usage)

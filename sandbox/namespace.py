@@ -1,7 +1,8 @@
 """Namespace: a started bubblewrap whose first process waits until it is released.
 
 Invariant: bounds are put on the first process, the head, before anything else runs; and when the head has ended, the
-kernel has ended every other process of the namespace.
+kernel has ended every other process of the namespace. No program runs unless it was released: bubblewrap also goes on
+where the pipe it waits at is closed, as it is when Ludus is killed, and so a gate behind it asks for a word.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import resource
 import select
 import signal
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from .cgroup import Cgroup, Hierarchy
@@ -25,6 +28,15 @@ from .supervise import exit_fd
 
 SETUP_S = 20.0
 """Longest that namespaces and mounts may take to be made, on a machine with much else to do."""
+_GATE = """
+read -r word </proc/self/fd/$1 && [ "$word" = go ] || exit 1
+shift
+command -v "$1" >/dev/null || { printf "%s: not found\\n" "$1" >&2; exit 127; }
+exec "$@"
+"""
+"""Run in the sandbox: waits for the word, and becomes the program. $1: the descriptor, whose reading end the program
+keeps; nothing comes from it any more."""
+_MARK = "ludus-sandbox-of-"
 
 
 class Namespace:
@@ -48,7 +60,8 @@ class Namespace:
         self._status, status_end = fds.pipe()
         stdout, stdout_end = fds.pipe()
         stderr, stderr_end = fds.pipe()
-        passed = [hold, status_end]
+        gate = fds.own(os.dup(hold))
+        passed = [hold, gate, status_end]
 
         def content(data: bytes) -> int:
             passed.append(fds.content(data))
@@ -61,7 +74,8 @@ class Namespace:
             given = fds.content(stdin)
         options = [*command(content), "--block-fd", str(hold), "--json-status-fd", str(status_end)]
         ends: dict[str, Any] = {"stdin": given, "stdout": stdout_end, "stderr": stderr_end, "pass_fds": tuple(passed)}
-        self._process = launcher.start([*options, "--", *argv], env=environment, **ends)
+        gated = ["/bin/sh", "-c", _GATE, f"{_MARK}{os.getpid()}-{_pid_namespace()}", str(gate), *argv]
+        self._process = launcher.start([*options, "--", *gated], env=environment, **ends)
         fds.close(*passed, given, stdout_end, stderr_end)
         self.outputs = [Output(stdout, output_bytes), Output(stderr, output_bytes)]
         self.outer_fd = fds.own(exit_fd(self._process.pid, self._process.wait))
@@ -77,6 +91,7 @@ class Namespace:
 
     def __exit__(self, *_: object) -> None:
         if self._process.poll() is None:
+            self.kill()
             self._process.kill()
             self._process.wait()
 
@@ -102,7 +117,7 @@ class Namespace:
 
     def release(self) -> None:
         """Let the program run."""
-        os.write(self._release, b"x")
+        os.write(self._release, b"xgo\n")  # bubblewrap takes the first byte, the gate the rest
 
     def kill(self) -> None:
         """End every process of the namespace at once."""
@@ -134,6 +149,24 @@ class Namespace:
                 return None
             self._said += chunk
         return int(json.loads(self._said.split(b"\n")[0])["child-pid"])
+
+
+def reap_orphans() -> None:
+    """End what bubblewrap left behind where Ludus was killed in the middle of making a namespace.
+
+    bubblewrap's outer process then ends with its parent, and its inner one waits for it for ever. No program ran in it.
+    """
+    mark = re.compile(rf"\0{_MARK}([0-9]+)-{_pid_namespace()}\0".encode())
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            owner = mark.search((folder / "cmdline").read_bytes())
+            if owner and not Path("/proc", owner[1].decode()).exists():
+                os.kill(int(folder.name), signal.SIGKILL)
+
+
+def _pid_namespace() -> int:
+    """Process ids of another one, such as a container's, mean nothing here."""
+    return os.stat("/proc/self/ns/pid").st_ino
 
 
 def _bounds(limits: Limits, whole_tree: bool) -> dict[int, int | tuple[int, int]]:

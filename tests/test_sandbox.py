@@ -216,6 +216,24 @@ Bubblewrap(_without={without!r}).run(["python3", "-c", inner, {mark!r}], limits=
     assert gone(lambda: processes(mark))
 
 
+@pytest.mark.parametrize("moment", ["_find_head", "confine", "release"])
+def test_a_parent_killed_while_it_starts_a_program_leaves_none_running(bubblewrap: Bubblewrap, moment: str) -> None:
+    mark = f"ludus-early-{os.getpid()}-{moment}"
+    program = f"""
+import os, signal
+from ludus.sandbox import namespace
+from ludus.sandbox.bubblewrap import Bubblewrap
+sandbox = Bubblewrap()
+setattr(namespace.Namespace, {moment!r}, lambda *args, **options: os.kill(os.getpid(), signal.SIGKILL))
+sandbox.run(["sleep", "500", {mark!r}])
+"""
+    assert subprocess.run([sys.executable, "-c", program]).returncode == -signal.SIGKILL
+    gone(lambda: processes(mark), within_s=1)
+    assert not [pid for pid in processes(mark) if os.readlink(f"/proc/{pid}/exe").endswith("sleep")]
+    Bubblewrap().close()  # reaps a bubblewrap that never got so far
+    assert gone(lambda: processes(mark))
+
+
 def test_three_hundred_runs_leave_no_process_descriptor_or_cgroup(bubblewrap: Bubblewrap) -> None:
     def standing() -> tuple[int, int, int]:
         cgroups = sum(1 for _ in Path("/sys/fs/cgroup").rglob(f"ludus-{os.getpid()}-*"))
