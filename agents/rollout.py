@@ -10,7 +10,6 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -19,6 +18,7 @@ from ..envs.task import Message, Task
 from ..envs.text_env import TextEnv, UnjudgedError
 from ..sandbox.errors import LudusError
 from ..verifiers.verdict import InfrastructureError, Verdict
+from .daemon_threads import DaemonThreads
 from .engine import Completion, Sampling, StopReason, TokenEngine
 from .renderer import Renderer
 from .seeds import derive_seed
@@ -130,6 +130,7 @@ class Rollout:
         self.concurrency = concurrency
         self.step_deadline_s = step_deadline_s
         self._runner = asyncio.Runner()
+        self._threads = DaemonThreads("ludus-env")
 
     def __enter__(self) -> Rollout:
         return self
@@ -144,6 +145,7 @@ class Rollout:
                 while arena.idle:
                     arena.ask("closing", arena.idle.pop().close)
         finally:
+            self._threads.close()
             self._runner.close()
 
     def run(
@@ -225,7 +227,9 @@ class Rollout:
             if completion.stop_reason not in (StopReason.END, StopReason.STOP):
                 return record.truncate(completion.stop_reason.value, env.cut(acted=True))
             action = record.messages[-1]["content"]
-            _, reward, terminated, truncated, info = await self._off_loop(partial(env.step, action))
+            _, reward, terminated, truncated, info = await self._off_loop(
+                partial(record.timed, partial(env.step, action))
+            )
             record.earn(reward, info)
             if terminated or truncated:
                 return record.end(terminated, info.get("stop_reason"))
@@ -238,17 +242,7 @@ class Rollout:
 
     async def _off_loop(self, call: Callable[[], T]) -> T:
         """Run environment code in a thread, under the deadline; what it raises is an infrastructure failure."""
-        future: Future[T] = Future()
-        future.set_running_or_notify_cancel()
-
-        def run() -> None:
-            try:
-                future.set_result(_guarded(call))
-            except InfrastructureError as error:
-                future.set_exception(error)
-
-        # A thread for each call, and a daemon: one that hangs takes no place from others and lets the process end.
-        threading.Thread(target=run, name="ludus-env", daemon=True).start()
+        future = self._threads.submit(partial(_guarded, call))
         try:
             # Not asyncio.wait_for, which before Python 3.12 swallows a cancellation that meets the result.
             async with asyncio.timeout(self.step_deadline_s):
@@ -281,6 +275,7 @@ class _Record:
         self.terminated = self.truncated = False
         self.error: str | None = None
         self.stop_reason = ""
+        self.step_seconds = self.verify_seconds = 0.0
         self._clear()
 
     def _clear(self) -> None:
@@ -313,6 +308,14 @@ class _Record:
         self.messages.append(Message(role="assistant", content=text))
         self.turn += 1
 
+    def timed(self, step: Callable[[], T]) -> T:
+        """Call one step of the environment and keep how long it took. In the thread, so that no queue counts."""
+        start = time.monotonic()
+        try:
+            return step()
+        finally:
+            self.step_seconds = time.monotonic() - start
+
     def earn(self, reward: float, info: dict[str, Any]) -> None:
         """Book what the environment paid for the last action."""
         named = dict(info.get("rewards") or {})
@@ -322,6 +325,7 @@ class _Record:
             self.rewards[name] = self.rewards.get(name, 0.0) + value
         if info.get("verdict") is not None:
             self.verdict = info["verdict"]
+            self.verify_seconds += self.step_seconds
 
     def new_segment(self) -> None:
         """Begin another trajectory, because the template rewrites what came before."""
@@ -345,7 +349,10 @@ class _Record:
     def fail(self, error: BaseException) -> None:
         self.error, self.stop_reason = str(error) or type(error).__name__, "error"
         self.terminated = self.truncated = False
-        self.verdict = error.verdict if isinstance(error, UnjudgedError) else None
+        self.verdict = None
+        if isinstance(error, UnjudgedError):
+            self.verdict = error.verdict
+            self.verify_seconds += self.step_seconds
 
     def _trajectory(self) -> Trajectory:
         return Trajectory(
@@ -378,4 +385,5 @@ class _Record:
             messages=tuple(self.messages),
             trajectories=tuple(self.finished),
             seconds=seconds,
+            verify_seconds=self.verify_seconds,
         )

@@ -76,7 +76,8 @@ class Episode:
 
     group: tries at the same task that share a baseline. reward: sum over steps; None where the infrastructure failed.
     rewards: sums over steps by name; a part of the verdict has its path, such as "style/length". verdict: None where no
-    answer was judged; ERROR where judging failed, with parts that say what did.
+    answer was judged; ERROR where judging failed, with parts that say what did. seconds: from its first request to its
+    end. verify_seconds: of these, those in the environment's step that judged the final answer.
     Exactly one of terminated, truncated, error holds; stop_reason says why in one word or sentence.
     """
 
@@ -95,6 +96,7 @@ class Episode:
     messages: tuple[Message, ...]
     trajectories: tuple[Trajectory, ...]
     seconds: float = 0.0
+    verify_seconds: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary of plain JSON types."""

@@ -15,7 +15,19 @@ from .measure import BenchmarkError
 from .options import Options
 from .table import append_json
 
-NAMES = ("engine", "step", "imports", "scaling", "memory", "learning", "gsm8k_steps", "verifiers", "sandbox")
+NAMES = (
+    "engine",
+    "step",
+    "imports",
+    "scaling",
+    "slow_tools",
+    "memory",
+    "learning",
+    "league",
+    "gsm8k_steps",
+    "verifiers",
+    "sandbox",
+)
 PEERS = ("trl", "datasets", "accelerate", "math-verify", "sympy")
 
 

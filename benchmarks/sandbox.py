@@ -1,14 +1,27 @@
-"""What a sandbox costs: a run in bubblewrap beside the same program bare, and what ten thousand runs leave behind."""
+"""What a sandbox costs beside a bare program, how fast it judges HumanEval, and what ten thousand runs leave behind."""
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
+import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
-from ludus.sandbox import Limits, SandboxBase, SandboxError, open_sandbox
+from ludus.envs.dataset_folder import dataset_folder
+from ludus.envs.human_eval import load_functions
+from ludus.sandbox import Limits, Result, Sandbox, SandboxError, open_sandbox
+from ludus.sandbox.docker_engine import LABEL
+from ludus.sandbox.docker_image import image_name
+from ludus.sandbox.errors import LudusError
+from ludus.verifiers import CodeVerifier, Outcome
 
 from .measure import BenchmarkError, in_turns, ratio, seconds_of
 from .options import Options
@@ -21,19 +34,33 @@ PROGRAMS = {
     "true": ["true"],
 }
 """The first is the measure; the last shows what bubblewrap and its bounds cost by themselves."""
+_SETTLE_S = 10.0
+"""How long the system may take to count out what has ended."""
 
 
 def run(options: Options) -> list[Table]:
-    """Two tables: the time of a run, and what is left after many."""
-    try:
-        sandbox = open_sandbox("bubblewrap")
-    except SandboxError as error:
-        raise BenchmarkError(str(error)) from error
-    with sandbox:
-        return [_starts(sandbox, options), _leftovers(sandbox, 50 if options.quick else 10_000)]
+    """The time of a run, that of a program in a session, that of judging, and what is left after many runs."""
+    with ExitStack() as stack:
+        try:
+            bubblewrap = stack.enter_context(open_sandbox("bubblewrap"))
+        except SandboxError as error:
+            raise BenchmarkError(str(error)) from error
+        sandboxes = [bubblewrap]
+        missing = ""
+        try:
+            sandboxes.append(stack.enter_context(open_sandbox("docker")))
+        except SandboxError as error:
+            missing = f"Docker was not measured: {error}"
+        tables = [_starts(bubblewrap, options), _in_sessions(sandboxes, options), _judging(sandboxes, options)]
+    tables.append(_leftovers("bubblewrap", 50 if options.quick else 10_000, 0))
+    if not missing:
+        tables.append(_leftovers("docker", *((2, 10) if options.quick else (500, 9_500))))
+    for table in tables if missing else ():
+        table.notes.append(missing)
+    return tables
 
 
-def _starts(sandbox: SandboxBase, options: Options) -> Table:
+def _starts(sandbox: Sandbox, options: Options) -> Table:
     columns = {"program": "", "bare, ms": ".2f", "in bubblewrap, ms": ".2f", "ratio": ".2f", "target": ""}
     table = Table("Starting a program in a sandbox", columns)
     for name, argv in PROGRAMS.items():
@@ -57,26 +84,108 @@ def _starts(sandbox: SandboxBase, options: Options) -> Table:
     return table
 
 
-def _leftovers(sandbox: SandboxBase, runs: int) -> Table:
-    """Every tenth run starts a child that stays, every hundredth is ended at its time."""
+def _in_sessions(sandboxes: Sequence[Sandbox], options: Options) -> Table:
+    """A program in a session beside `docker exec` of the same, where there is an engine."""
+    columns = {"program": "", "docker exec, ms": ".2f", "session, ms": ".2f", "ratio": ".2f", "target": ""}
+    table = Table("A program in a container, or a session, that is there already", columns)
+    if len(sandboxes) < 2:
+        return table
+    bubblewrap, docker = sandboxes
+    program = shutil.which("docker")
+    if program is None:
+        raise BenchmarkError("The command `docker` is not here; apt-get install docker.io.")
+    name = f"ludus-bench-{os.getpid()}"
+    limits = ["--network=none", "--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--memory=512m", "--pids-limit=65"]
+    command = [program, "run", "--rm", "--detach", "--init", f"--name={name}", *limits, image_name(), "sleep", "600"]
+    subprocess.run(command, check=True, capture_output=True)
+    try:
+        with docker.open_session() as contained, bubblewrap.open_session() as held:
+            argv = ["python3", "-I", "-S", "-c", "pass"]
+
+            def exec_() -> None:
+                subprocess.run([program, "exec", name, *argv], check=True, capture_output=True)
+
+            sides = {"exec": lambda: 1e3 * seconds_of(exec_)}
+            sides["docker"] = lambda: 1e3 * seconds_of(lambda: contained.exec(argv))
+            sides["bubblewrap"] = lambda: 1e3 * seconds_of(lambda: held.exec(argv))
+            found = in_turns(sides, options.times(51), warmups=3)
+    finally:
+        subprocess.run([program, "kill", name], check=True, capture_output=True)
+    for kind in ("docker", "bubblewrap"):
+        ratios = ratio(found[kind], found["exec"])
+        target = verdict(ratios, "at most", 1.5) if kind == "docker" else None
+        table.add(f"Python in a session of {kind}", found["exec"], found[kind], ratios, target)
+    table.notes.append(f"Medians of {options.times(51)} (smallest to largest), in turns.")
+    return table
+
+
+def _judging(sandboxes: Sequence[Sandbox], options: Options) -> Table:
+    """HumanEval's own solutions and as many stubs, two at a time."""
+    table = Table(
+        "Judging HumanEval's solutions, and stubs of them",
+        {"sandbox": "", "programs": ",d", "judged rightly": ",d", "seconds": ".1f", "target": ""},
+    )
+    try:
+        functions = load_functions(dataset_folder("humaneval", None, "HumanEval.jsonl.gz"))[
+            : 2 if options.quick else None
+        ]
+    except LudusError as error:
+        raise BenchmarkError(str(error)) from error
+    todo = [(one.answer, one.data["solution"], Outcome.CORRECT) for one in functions]
+    todo += [(one.answer, "    pass\n", Outcome.WRONG) for one in functions]
+    for sandbox in sandboxes:
+        verifier = CodeVerifier(sandbox)
+
+        def right(one: tuple[Any, str, Outcome], verifier: CodeVerifier = verifier) -> bool:
+            gold, body, outcome = one
+            return verifier.verify(gold, body).outcome is outcome
+
+        begun = time.perf_counter()
+        with ThreadPoolExecutor(2) as pool:
+            rightly = sum(pool.map(right, todo))
+        seconds = time.perf_counter() - begun
+        table.add(sandbox.name, len(todo), rightly, seconds, verdict(seconds, "at most", 60.0))
+    return table
+
+
+def _leftovers(name: str, runs: int, more: int) -> Table:
+    """Every tenth run starts a child that stays, every hundredth is ended at its time. more: programs in sessions, a
+    hundred in each."""
     mark = f"ludus-bench-{os.getpid()}"
-    sandbox.run(["true"])
+    gc.collect()
     before = _standing(mark)
-    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for number in range(runs):
-        if number % 100 == 99:
-            sandbox.run(["sleep", "60", mark], limits=Limits(wall_s=0.02))
-        elif number % 10 == 9:
-            sandbox.run(["sh", "-c", "sleep 60 & exit 0", mark])
-        else:
-            sandbox.run(["true", mark])
+    with open_sandbox(name) as sandbox:
+        sandbox.run(["true"])
+        peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        _leave(sandbox.run, runs, mark)
+        for first in range(0, more, 100):
+            with sandbox.open_session() as session:
+                _leave(session.exec, min(100, more - first), mark)
+        deadline = time.monotonic() + _SETTLE_S
+        while _cgroups() > before["cgroups"] and time.monotonic() < deadline:
+            sandbox.run(["true"])  # which removes what the one before it could not remove yet
     grown_mib = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak_kib) / 1024
+    deadline = time.monotonic() + _SETTLE_S
     after = _standing(mark)
-    table = Table(f"What {runs:,} runs leave behind", {"what": "", "before": ",d", "after": ",d", "target": ""})
-    for name in before:
-        table.add(name, before[name], after[name], "met" if after[name] <= before[name] else "MISSED")
+    while any(after[what] > before[what] for what in before) and time.monotonic() < deadline:
+        time.sleep(0.1)
+        after = _standing(mark)
+    title = f"What {runs:,} runs{f' and {more:,} programs in sessions' if more else ''} leave behind: {name}"
+    table = Table(title, {"what": "", "before": ",d", "after": ",d", "target": ""})
+    for what in before:
+        table.add(what, before[what], after[what], "met" if after[what] <= before[what] else "MISSED")
     table.notes.append(f"Peak memory of this process grew by {grown_mib:.1f} MiB.")
     return table
+
+
+def _leave(run: Callable[..., Result], times: int, mark: str) -> None:
+    for number in range(times):
+        if number % 100 == 99:
+            run(["sleep", "60", mark], limits=Limits(wall_s=0.02))
+        elif number % 10 == 9:
+            run(["sh", "-c", "sleep 60 & exit 0", mark])
+        else:
+            run(["true", mark])
 
 
 def _standing(mark: str) -> dict[str, int]:
@@ -86,9 +195,20 @@ def _standing(mark: str) -> dict[str, int]:
             processes += folder.name.isdecimal() and mark.encode() in (folder / "cmdline").read_bytes()
         except OSError:
             continue
+    containers: list[str] = []
+    if program := shutil.which("docker"):
+        listed = subprocess.run(
+            [program, "ps", "--all", "--quiet", f"--filter=label={LABEL}"], capture_output=True, text=True
+        )
+        containers = listed.stdout.split()
     return {
         "processes": processes,
+        "containers": len(containers),
         "file descriptors": len(os.listdir("/proc/self/fd")),
         "mounts": len(Path("/proc/self/mountinfo").read_text().splitlines()),
-        "cgroups": sum(1 for _ in Path("/sys/fs/cgroup").rglob(f"ludus-{os.getpid()}-*")),
+        "cgroups": _cgroups(),
     }
+
+
+def _cgroups() -> int:
+    return sum(1 for _ in Path("/sys/fs/cgroup").rglob(f"ludus-{os.getpid()}-*"))

@@ -15,7 +15,8 @@ import numpy as np
 
 from ..sandbox.check_report import CheckReport, CheckRow
 from ..verifiers.check import check_verifier
-from ..verifiers.verdict import InfrastructureError, Verdict
+from ..verifiers.observation import Call, WatchedThread
+from ..verifiers.verdict import InfrastructureError, Outcome, Verdict
 from .errors import EnvError, NoDemonstration
 from .registration import make_env
 from .source import epoch_index
@@ -97,14 +98,39 @@ def check_env_verifier(
     if tasks < 1:
         raise EnvError(f"tasks = {tasks} leaves nothing to check; give 1 or more.")
     env = make_env(name, **(options or {}))
-    episodes = _right_episodes(env, tasks, seed)
-    verifier = EnvVerifier(name, options or {}, episodes)
-    pairs = [(episode.task.answer, episode.response, episode.task.prompt) for episode in episodes]
-    report = check_verifier(verifier, pairs, judges=judges, deadline_s=deadline_s, seed=seed, name=name)
+    episodes = right_episodes(env, tasks, seed)
+    asked = _without_opening(name, options or {}, episodes, deadline_s) or episodes
+    verifier = EnvVerifier(name, options or {}, asked)
+    pairs = [(episode.task.answer, episode.response, episode.task.prompt) for episode in asked]
+    report = check_verifier(
+        verifier,
+        pairs,
+        judges=judges,
+        last_counts=env.judged == "program",
+        deadline_s=deadline_s,
+        seed=seed,
+        name=name,
+    )
     return replace(report, rows=(_demonstrations(env, episodes), *report.rows))
 
 
-def _right_episodes(env: TextEnv, tasks: int, seed: int) -> list[RightEpisode]:
+def _without_opening(
+    name: str, options: dict[str, Any], episodes: list[RightEpisode], deadline_s: float
+) -> list[RightEpisode]:
+    """The episodes without what was done before the answer, where that plays no part: all are CORRECT so, too."""
+    bare = [replace(episode, actions=(episode.response,)) for episode in episodes]
+    asker = WatchedThread(EnvVerifier(name, options, bare))
+    try:
+        for episode in bare:
+            call = Call("gold", episode.task.answer, episode.response, episode.task.prompt)
+            if asker.ask(call, deadline_s).outcome is not Outcome.CORRECT:
+                return []
+        return bare
+    finally:
+        asker.close()
+
+
+def right_episodes(env: TextEnv, tasks: int, seed: int) -> list[RightEpisode]:
     """Episodes of tasks with different prompts, demonstrated ones if there are any; fewer where there are no more."""
     shown: dict[str, RightEpisode] = {}
     bare: dict[str, RightEpisode] = {}

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -20,14 +20,13 @@ from ..verifiers.math.verifier import MathVerifier
 from ..verifiers.numbers import format_number, parse_number
 from ..verifiers.verdict import Verdict
 from .calculator import calculator, evaluate, how_to_call
-from .dataset_folder import dataset_folder
-from .errors import EnvError, NoDemonstration, TaskError, ToolError, did_you_mean
-from .source import ListSource, load_hub_rows, read_jsonl
+from .dataset_folder import dataset_folder, dataset_rows
+from .errors import NoDemonstration, TaskError, ToolError
+from .source import ListSource
+from .split import Split, check_split
 from .task import Task
 from .text_env import TextEnv
 from .tool_call import Dialect, render_call
-
-Split = Literal["train", "test"]
 
 ANNOTATION = re.compile(r"<<([^<>=]*)=([^<>=]*)>>")
 _WRONG_OPERATOR = {"+": "-", "-": "+", "*": "+", "/": "*"}
@@ -61,29 +60,12 @@ def data_folder(data_dir: str | Path | None) -> Path | None:
     return dataset_folder("gsm8k", data_dir, "GSM8K's train.jsonl and test.jsonl")
 
 
-def _rows(folder: Path | None, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(where the row stands, row) from the folder, or from the hub where there is none."""
-    if folder is not None:
-        path = folder / f"{split}.jsonl"
-        for line, row in read_jsonl(path):
-            yield f"{path}:{line}", row
-        return
-    try:
-        rows = load_hub_rows("openai/gsm8k", "main", split)
-    except TaskError as error:
-        raise EnvError(
-            "GSM8K is not on this machine: give the option data_dir, or set LUDUS_DATA to the folder that holds "
-            f"gsm8k/{split}.jsonl. (From the hub: {error})"
-        ) from error
-    for number, hub_row in enumerate(rows):
-        yield f"openai/gsm8k[{split}]: row {number}", dict(hub_row)
-
-
 @functools.lru_cache(maxsize=8)
 def load_problems(folder: Path | None, split: str) -> tuple[Problem, ...]:
     """Every problem of a split, in the order of the file. Raises TaskError for a row without question or answer."""
     problems = []
-    for number, (where, row) in enumerate(_rows(folder, split)):
+    rows = dataset_rows("GSM8K", folder, f"{split}.jsonl", ("openai/gsm8k", "main", split))
+    for number, (where, row) in enumerate(rows):
         question, answer = row.get("question"), row.get("answer")
         if not isinstance(question, str) or not isinstance(answer, str):
             raise TaskError(f"{where}: the row needs the texts 'question' and 'answer'; it has {', '.join(row)}.")
@@ -134,12 +116,6 @@ def flawed_expressions(expression: str) -> list[str]:
         if value != right:
             wrong.append(candidate)
     return wrong or [f"{expression}+1"]
-
-
-def check_split(split: str) -> None:
-    """Raise EnvError for an unknown split."""
-    if split not in ("train", "test"):
-        raise EnvError(f"Unknown split {split!r}.{did_you_mean(str(split), ('train', 'test'))}")
 
 
 class GSM8K(TextEnv):

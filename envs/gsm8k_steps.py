@@ -23,14 +23,13 @@ from .errors import EnvError, NoDemonstration, TaskError, ToolError, did_you_mea
 from .gsm8k import (
     Calculation,
     Problem,
-    Split,
     calculations,
-    check_split,
     data_folder,
     flawed_expressions,
     load_problems,
     without_annotations,
 )
+from .split import Split, check_split
 from .task import Task
 from .text_env import TextEnv
 from .tool_call import Dialect, render_call

@@ -6,17 +6,17 @@ Source: arXiv:2107.03374. The tests are hidden: they are in no observation, and 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
+from ..sandbox.choose import checked_sandbox
 from ..verifiers.code.verifier import CodeVerifier
 from ..verifiers.verdict import InfrastructureError, Outcome, Verdict
-from .dataset_folder import dataset_folder
-from .errors import EnvError, TaskError
-from .source import ListSource, load_hub_rows, read_jsonl
+from .dataset_folder import dataset_folder, dataset_rows
+from .errors import TaskError
+from .source import ListSource
 from .task import Task
 from .text_env import TextEnv
 
@@ -25,29 +25,11 @@ _TEXTS = ("task_id", "prompt", "entry_point", "canonical_solution", "test")
 _ASK = "Complete this function. Answer with all of it in one Python code block.\n\n```python\n{}```"
 
 
-def _rows(folder: Path | None) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(where the row stands, row) from the folder, or from the hub where there is none."""
-    if folder is not None:
-        path = folder / _FILE
-        for line, row in read_jsonl(path):
-            yield f"{path}:{line}", row
-        return
-    try:
-        rows = load_hub_rows("openai/openai_humaneval", None, "test")
-    except TaskError as error:
-        raise EnvError(
-            "HumanEval is not on this machine: give the option data_dir, or set LUDUS_DATA to the folder that holds "
-            f"humaneval/{_FILE}. (From the hub: {error})"
-        ) from error
-    for number, hub_row in enumerate(rows):
-        yield f"openai/openai_humaneval[test]: row {number}", dict(hub_row)
-
-
 @functools.lru_cache(maxsize=4)
 def load_functions(folder: Path | None) -> tuple[Task, ...]:
     """The 164 tasks in the order of the file. Raises TaskError for a row without one of its texts."""
     tasks = []
-    for where, row in _rows(folder):
+    for where, row in dataset_rows("HumanEval", folder, _FILE, ("openai/openai_humaneval", None, "test")):
         missing = [name for name in _TEXTS if not isinstance(row.get(name), str)]
         if missing:
             raise TaskError(f"{where}: the row needs the text {missing[0]!r}; it has {', '.join(row)}.")
@@ -64,6 +46,8 @@ class HumanEval(TextEnv):
     directory, or the hub's openai/openai_humaneval. sandbox: see `ludus.sandbox.open_sandbox`.
     """
 
+    judged = "program"
+
     def __init__(
         self,
         *,
@@ -73,6 +57,7 @@ class HumanEval(TextEnv):
         max_turns: int = 1,
         render_mode: Literal["ansi"] | None = None,
     ) -> None:
+        checked_sandbox(sandbox)
         tasks = load_functions(dataset_folder("humaneval", data_dir, _FILE))
         self.verifier = CodeVerifier(sandbox)
         super().__init__(

@@ -34,6 +34,10 @@ BUILTIN = {
     "ludus/GSM8K-v0": "ludus.envs.gsm8k:GSM8K",
     "ludus/HumanEval-v0": "ludus.envs.human_eval:HumanEval",
     "ludus/HumanEvalRepair-v0": "ludus.envs.human_eval:HumanEvalRepair",
+    "ludus/Programs-v0": "ludus.envs.programs:Programs",
+    "ludus/PythonMath-v0": "ludus.envs.python_math:PythonMath",
+    "ludus/RepoRepair-v0": "ludus.envs.repo_repair:RepoRepair",
+    "ludus/Shell-v0": "ludus.envs.shell:Shell",
 }
 
 _NO_LIST = ("list_type", "tuple_type", "sequence_str")
@@ -114,7 +118,7 @@ def _find(name: str) -> tuple[EnvSpec, type[TextEnv]]:
     known = _text_envs()
     spellings = {known_name.split("/")[-1].lower(): known_name for known_name in known}
     spellings |= {known_name.lower(): known_name for known_name in known}
-    near = difflib.get_close_matches(name.lower()[:100], spellings, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name.lower()[:100], spellings, n=1, cutoff=0.6)
     hint = f" Did you mean {spellings[near[0]]!r}?" if near else ""
     what = "Unknown environment" if spec is None else "Not a text environment:"
     raise EnvError(f"{what} {name!r}.{hint} Known: {', '.join(known)}.")

@@ -65,8 +65,8 @@ class ProceduralSource:
     size: int | None = None
 
     def __init__(self, generate: Callable[[np.random.Generator, int], Task], seed: int = 0) -> None:
-        if seed < 0:
-            raise TaskError(f"A task source cannot be seeded with {seed}; give a seed of 0 or more.")
+        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+            raise TaskError(f"A task source cannot be seeded with {seed!r:.100}; give a seed of 0 or more.")
         self.generate = generate
         self.seed = seed
 

@@ -11,7 +11,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import gymnasium
 import numpy as np
@@ -21,6 +21,7 @@ from ..verifiers.part import is_finite
 from ..verifiers.shaping import shaping_term
 from ..verifiers.verdict import InfrastructureError, Outcome, Verdict
 from .errors import EnvError, NoDemonstration, ToolError, did_you_mean
+from .options import check_text
 from .source import TaskSource
 from .spaces import UnicodeText
 from .task import Message, Task
@@ -73,6 +74,9 @@ class TextEnv(gymnasium.Env[str, str]):
 
     metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 1}
     default_system_prompt: ClassVar[str] = ""
+    judged: ClassVar[Literal["answer", "program", "state"]] = "answer"
+    """What the reward is for, which `check_env` asks: the final answer; the last program in it; or what the tools have
+    changed, whatever the answer says."""
     shaping_gamma: float = 1.0
     """Discount of the potential, 0 to 1: that of the estimator, for shaping to leave the best policy what it is."""
 
@@ -89,8 +93,11 @@ class TextEnv(gymnasium.Env[str, str]):
         if type(self).verify is TextEnv.verify:
             raise EnvError(f"{type(self).__name__} must define verify(self, task, response) and return a Verdict.")
         check_dialect(tools, dialect)
+        if isinstance(max_turns, bool) or not isinstance(max_turns, int):
+            raise EnvError(f"max_turns = {max_turns!r:.100} must be a whole number, such as 8.")
         if max_turns < 1:
             raise EnvError(f"max_turns = {max_turns} leaves no turn to answer in; give 1 or more.")
+        check_text("system_prompt", system_prompt)
         if render_mode not in (None, "ansi"):
             raise EnvError(f"Unknown render_mode {render_mode!r}; choose 'ansi' or None.")
         self.source = source

@@ -17,6 +17,7 @@ from ..verifiers.numbers import format_number
 from ..verifiers.verdict import Verdict
 from .calculator import calculator, evaluate, how_to_call
 from .errors import EnvError, NoDemonstration, did_you_mean
+from .options import check_list
 from .source import ProceduralSource
 from .task import Task
 from .text_env import TextEnv
@@ -54,9 +55,15 @@ class WordMath(TextEnv):
     ) -> None:
         if split not in ("train", "test"):
             raise EnvError(f"Unknown split {split!r}.{did_you_mean(str(split), ('train', 'test'))}")
+        check_list("templates", templates)
+        check_list("levels", levels)
         for name in templates or ():
-            if name not in TEMPLATES:
+            if not isinstance(name, str) or name not in TEMPLATES:
                 raise EnvError(f"Unknown template {name!r}.{did_you_mean(str(name), TEMPLATES)}")
+        known = sorted({template.level for template in TEMPLATES.values()})
+        for level in levels or ():
+            if level not in known:
+                raise EnvError(f"No template has the levels {levels!r:.100}; the levels are {known}.")
         self.split: Split = split
         self.templates = tuple(
             template
@@ -65,7 +72,6 @@ class WordMath(TextEnv):
         )
         if not self.templates:
             if templates is None:
-                known = sorted({template.level for template in TEMPLATES.values()})
                 raise EnvError(f"No template has the levels {levels!r}; the levels are {known}.")
             raise EnvError(f"No template has the levels {levels!r} and the names {templates!r}; leave one out.")
         self.seed = seed

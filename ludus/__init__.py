@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     from .agents.evaluate import EvalResult
     from .agents.statistics import wilson_interval
     from .agents.trajectory import Episode, Step, Trajectory
+    from .doctor import diagnose
     from .envs.registration import list_envs, make_env
     from .envs.source import HubSource, JsonlSource, ListSource, ParquetSource, ProceduralSource, TaskSource
     from .envs.task import Message, Task
     from .envs.text_env import TextEnv
     from .envs.tool import tool
     from .evaluate import evaluate_model
+    from .finding import Finding
     from .progress import Display
     from .recipe import Recipe, RecipeError, dump_recipe, load_recipe
     from .report import write_curve_svg, write_report
@@ -38,12 +40,14 @@ _HOMES = {
     "agents.evaluate": ("EvalResult",),
     "agents.statistics": ("wilson_interval",),
     "agents.trajectory": ("Episode", "Step", "Trajectory"),
+    "doctor": ("diagnose",),
     "envs.registration": ("list_envs", "make_env"),
     "envs.source": ("HubSource", "JsonlSource", "ListSource", "ParquetSource", "ProceduralSource", "TaskSource"),
     "envs.task": ("Message", "Task"),
     "envs.text_env": ("TextEnv",),
     "envs.tool": ("tool",),
     "evaluate": ("evaluate_model",),
+    "finding": ("Finding",),
     "progress": ("Display",),
     "recipe": ("Recipe", "RecipeError", "dump_recipe", "load_recipe"),
     "report": ("write_curve_svg", "write_report"),
@@ -62,6 +66,7 @@ __all__ = [
     "Display",
     "Episode",
     "EvalResult",
+    "Finding",
     "HubSource",
     "InfrastructureError",
     "JsonlSource",
@@ -84,6 +89,7 @@ __all__ = [
     "__version__",
     "check_sandbox",
     "check_verifier",
+    "diagnose",
     "dump_recipe",
     "evaluate_model",
     "list_envs",

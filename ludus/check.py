@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from .sandbox.check import check_sandbox
+from .sandbox.check import LIMITS, check_sandbox
 from .sandbox.check_report import CheckReport
 from .sandbox.choose import SANDBOXES, open_sandbox
 from .sandbox.errors import LudusError
@@ -66,13 +66,13 @@ def check(
     if name in SANDBOXES:
         if pairs is not None or options:
             raise CheckInputError(f"{name} is a sandbox, which is attacked as it is; leave --pairs and --set out.")
-        with open_sandbox(name) as sandbox:
+        with open_sandbox(name, limits=LIMITS) as sandbox:
             return check_sandbox(sandbox)
     if pairs is not None:
         raise CheckInputError(f"{name} is an environment, whose tasks are taken; leave --pairs out.")
-    from .envs.check import check_env_verifier
+    from .envs.check_env import check_env
 
-    return check_env_verifier(name, tasks=tasks, seed=seed, deadline_s=deadline_s, judges=judges, options=options)
+    return check_env(name, tasks=tasks, seed=seed, deadline_s=deadline_s, judges=judges, options=options)
 
 
 def load_verifier(name: str) -> Verifier:

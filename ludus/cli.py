@@ -41,7 +41,10 @@ class CommandError(LudusError):
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command `ludus`. Exit codes: 0 done, 1 a check failed, 2 something to put right, 130 interrupted."""
+    """Run the command `ludus`.
+
+    Exit codes: 0 done, 1 a check failed or the doctor found something, 2 something to put right, 130 interrupted.
+    """
     try:
         status = app(args=arguments, prog_name="ludus", standalone_mode=False)
         sys.stdout.flush()
@@ -230,6 +233,71 @@ def view(
         server.serve_forever()
     except KeyboardInterrupt:
         server.server_close()
+
+
+@app.command()
+def doctor(run: Annotated[Path, typer.Argument(help="The folder of a run, finished or in progress.")]) -> None:
+    """Say what is wrong with a run and what to change.
+
+    It reads the curves of the policy steps and the evaluations. Exit code: 0 for a healthy run, 1 with findings.
+    """
+    from .doctor import diagnose
+    from .run_folder import RunFolder
+
+    rows = RunFolder(run).metrics()
+    if not rows:
+        raise CommandError(f"{run} holds no metrics yet; let the run take a step first.")
+    findings = diagnose(rows)
+    steps = sum(row["phase"] == "policy" for row in rows)
+    for finding in findings:
+        print(f"{finding.severity}  {finding.name}, step {finding.step}\n    {finding.wrong}\n    {finding.change}")
+    count = f"{len(findings)} finding{'' if len(findings) == 1 else 's'}" if findings else "nothing wrong"
+    print(f"{run}: {count} in {steps} policy steps")
+    if findings:
+        raise typer.Exit(FAILED)
+
+
+@app.command("docker-image")
+def docker_image() -> None:
+    """Make the image of the Docker sandbox.
+
+    From its Dockerfile, or from Debian's packages where no registry can be reached; nothing is done where it is there.
+    """
+    from .sandbox.docker_engine import docker_client
+    from .sandbox.docker_image import image_name, make_image
+
+    client = docker_client()
+    _say(f"making {image_name()}; this may take a minute")
+    print(make_image(client))
+
+
+@app.command("sandbox-server")
+def sandbox_server(
+    sandbox: Annotated[str, typer.Option(help="Which sandbox programs run in.")] = "auto",
+    host: Annotated[str, typer.Option(help="The address to listen at; 0.0.0.0 is all of this machine.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")] = 8675,
+    limits: Annotated[
+        list[str] | None, typer.Option("--limit", help="The most a program may ask for: key=value, as wall_s=60.")
+    ] = None,
+) -> None:
+    """Let other machines run programs in a sandbox here.
+
+    Its token is taken from LUDUS_SANDBOX_TOKEN. Clients set the same, and LUDUS_SANDBOX_URL to the printed address.
+    """
+    from .recipe import parse_setting
+    from .sandbox.choose import open_sandbox
+    from .sandbox.server import MOST, serve_sandbox
+    from .sandbox.wire import checked_token
+
+    token = checked_token(os.environ.get("LUDUS_SANDBOX_TOKEN"))
+    most = MOST.but(**dict(parse_setting(text, "--limit") for text in limits or []))
+    with open_sandbox(sandbox) as place, serve_sandbox(place, host=host, port=port, token=token, limits=most) as server:
+        print(f"The sandbox server ({place.name}) is at {server.url}", flush=True)
+        print("Ctrl-C ends this.", flush=True)
+        try:
+            server.wait()
+        except KeyboardInterrupt:
+            return
 
 
 @new.command("env")

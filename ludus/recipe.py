@@ -19,7 +19,7 @@ from .agents.config import Device, EngineConfig, EnvConfig, ModelConfig, Samplin
 from .agents.engine import LOWEST_TEMPERATURE, too_cold
 from .complaints import Location, complaints, dotted, section_at, shown, unknown_key
 from .sandbox.errors import LudusError
-from .trainers.config import CheckpointConfig, EvalConfig, PolicyConfig, SFTConfig
+from .trainers.config import CheckpointConfig, EvalConfig, PolicyConfig, PreferenceConfig, SFTConfig, StarConfig
 from .yaml_core import YamlError, dump, parse
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$"
@@ -38,7 +38,7 @@ class TrajectoriesConfig(Section):
 
 
 class Recipe(Section):
-    """A whole run: model, environments, cold start, policy optimisation, evaluation."""
+    """A whole run: model, environments, the phases of training in their order, evaluation."""
 
     name: str = Field(pattern=NAME, description="what the run folder is called: letters, digits, dots, dashes")
     seed: int = Field(0, ge=0, lt=2**63)
@@ -49,6 +49,8 @@ class Recipe(Section):
     engine: EngineConfig = EngineConfig()
     sampling: SamplingConfig = SamplingConfig()
     sft: SFTConfig | None = None
+    star: StarConfig | None = None
+    preference: PreferenceConfig | None = None
     policy: PolicyConfig | None = None
     eval: EvalConfig = EvalConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
@@ -222,8 +224,9 @@ def _misfits(recipe: Recipe) -> list[str]:
             f" sampling.max_tokens = {sampling.max_tokens}, so that no loop would ever be cut; lower the first or"
             " raise the second"
         )
-    if recipe.sft is None and policy is None:
-        found.append("nothing would be trained; give a section sft, a section policy, or both")
+    preference = recipe.preference
+    if recipe.sft is None and recipe.star is None and preference is None and policy is None:
+        found.append("nothing would be trained; give a section sft, star, preference or policy")
     if 0 < sampling.temperature < LOWEST_TEMPERATURE:
         found.append(f"sampling.{too_cold(sampling.temperature)}".rstrip("."))
     if policy:
@@ -237,7 +240,34 @@ def _misfits(recipe: Recipe) -> list[str]:
                 f"policy.minibatches = {policy.minibatches} exceeds the"
                 f" {policy.groups * policy.group_size} episodes of a step (groups * group_size); lower it"
             )
-    for section, optimizer in (("sft", recipe.sft), ("policy", policy)):
+    if preference and preference.path is None:
+        if sampling.temperature == 0.0:
+            found.append(
+                "sampling.temperature = 0 makes all episodes of a task equal, so that preference finds no pairs;"
+                " raise it, for instance to 1.0, or give preference.path"
+            )
+        if preference.minibatches > preference.groups:
+            found.append(
+                f"preference.minibatches = {preference.minibatches} exceeds the {preference.groups} pairs that a round"
+                " has at most (preference.groups); lower it"
+            )
+    playing = ["star"] if recipe.star else []
+    playing += ["preference"] if preference and preference.path is None else []
+    if playing and recipe.model.on_rewrite == "segment":
+        found.append(
+            f"model.on_rewrite = segment plays episodes in pieces, from which {playing[0]} cannot learn; set it to"
+            " refuse"
+        )
+    if recipe.star and recipe.star.group_size > 1 and sampling.temperature == 0.0:
+        found.append(
+            "sampling.temperature = 0 makes all episodes of a task equal; raise it, for instance to 1.0, or set"
+            " star.group_size: 1"
+        )
+    if policy and not all(0.0 <= beta < 1.0 for beta in policy.critic.optimizer.betas):
+        betas = list(policy.critic.optimizer.betas)
+        found.append(f"policy.critic.optimizer.betas = {betas} must lie in [0, 1), for instance [0.9, 0.99]")
+    phases = (("sft", recipe.sft), ("star", recipe.star), ("preference", preference), ("policy", policy))
+    for section, optimizer in phases:
         if optimizer and not all(0.0 <= beta < 1.0 for beta in optimizer.optimizer.betas):
             betas = list(optimizer.optimizer.betas)
             found.append(f"{section}.optimizer.betas = {betas} must lie in [0, 1), for instance [0.9, 0.99]")

@@ -153,9 +153,26 @@ function describe(trajectory, i) {
     rows.push(["log-probability", number(logprob)]);
     if (logprob !== null) rows.push(["probability", `${number(100 * Math.exp(logprob), 2)}%`]);
     rows.push(["advantage", trajectory.advantages ? signed(trajectory.advantages[i]) : "not a training episode"]);
+    rows.push(...because(trajectory, i));
     rows.push(["policy version", String(trajectory.versions[i])]);
     if (trajectory.kept) rows.push(["tokens kept", String(trajectory.kept[i])]);
   }
+  return rows;
+}
+
+// Why a token got its gradient: only the terms that the loss has.
+function because(trajectory, i) {
+  const why = trajectory.why || {};
+  const rows = [];
+  if (why.gradient) {
+    const way = why.gradient[i] < 0 ? ": likelier" : why.gradient[i] > 0 ? ": less likely" : "";
+    rows.push(["gradient", `${why.gradient[i]}${way}`]);
+  }
+  if (why.weight) rows.push(["weight in the loss", String(why.weight[i])]);
+  if (why.ratio) rows.push(["ratio", String(why.ratio[i])]);
+  if (why.clip && why.clip[i]) rows.push(["clipped", why.clip[i] > 0 ? "at the upper bound" : "at the lower bound"]);
+  if (why.correction) rows.push(["correction", String(why.correction[i])]);
+  if (why.kl) rows.push(["KL term", String(why.kl[i])]);
   return rows;
 }
 

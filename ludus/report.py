@@ -19,6 +19,7 @@ from markupsafe import Markup
 
 from . import __version__
 from .curves import Chart, draw, standalone_svg
+from .doctor import diagnose
 from .recipe import Recipe, RecipeError
 from .report_data import STAGES, EnvScores, accuracy_chart, curves, env_scores, tiles, unfinished
 from .report_episodes import pack_episodes, page_json
@@ -53,6 +54,7 @@ def write_report(run: str | Path) -> Path:
         subtitle=_subtitle(folder.path, recipe, environment),
         unfinished=unfinished(rows, recipe),
         tiles=tiles(rows, recipe),
+        findings=diagnose(rows),
         hero=_hero(hero) if hero else None,
         scores=[_table_row(entry, stages) for entry in scores],
         parts=_part_rows(scores, stages),

@@ -13,21 +13,44 @@ from .verifiers.constraint import MEASURED
 
 Row = dict[str, Any]
 
-STAGES = {"start": "before training", "after_sft": "after supervised start", "final": "after training"}
-REVERSED = ("final", "latest", "after_sft", "start")
+STAGES = {
+    "start": "before training",
+    "after_sft": "after supervised start",
+    "after_star": "after STaR",
+    "after_preference": "after preference learning",
+    "final": "after training",
+}
+REVERSED = ("final", "latest", "after_preference", "after_star", "after_sft", "start")
 CURVES = {
     "reward": ("Training reward", "mean over the episodes of a step"),
     "entropy": ("Entropy", "nats per sampled token"),
     "kl_sampler": ("KL to the sampler", "nats per sampled token, before the step"),
     "kl_reference": ("KL to the reference", "nats per sampled token"),
+    "kl_teacher": ("KL to the teacher", "nats per sampled token"),
+    "kl_old": ("KL of a step", "from the policy before it to that after it, nats per sampled token"),
+    "value_explained": ("Critic", "share of the spread of returns that it explains"),
+    "outcome": ("Verifier outcomes", "share of the episodes of a step"),
+    "groups_without_spread": ("Groups without spread", "share of groups in which all tries earned the same"),
     "length": ("Completion length", "sampled tokens per episode"),
     "grad_norm": ("Gradient norm", "before clipping"),
     "verifier": ("Parts of the verdict", "mean value over the episodes that it was given to"),
     "constraint violation": ("Constraint violation", "mean measure beyond its bound, negative within"),
     "constraint multiplier": ("Constraint multiplier", "reward per unit of the measure beyond its bound"),
 }
+WHOLE = {"kl_reference": "k1", "kl_sampler": "k1"}
+"""What the line of a metric without a part is called beside its parts, where it is not their mean."""
 COUNTS = ("undecided", "error", "not_asked")
 SFT_CURVES = {"loss": ("Supervised loss", "nats per token of the demonstrations")}
+PREFERENCE_CURVES = {
+    "loss": ("Preference loss", "mean over the pairs of a step"),
+    "accuracy": ("Preferences kept", "share of pairs whose better answer has the higher implicit reward"),
+    "margin": ("Margin", "implicit reward of the better answers less that of the others"),
+    "reward": ("Reward in preference rounds", "mean over the episodes of a round"),
+}
+STAR_CURVES = {
+    "solved": ("Tasks solved", "share of the tasks of a round with a right answer, without a hint"),
+    "loss": ("Loss of a round", "nats per token of the answers kept"),
+}
 NOT_CURVES = {"phase", "step", "seconds"}
 
 
@@ -119,10 +142,15 @@ def accuracy_chart(rows: Sequence[Row]) -> Chart | None:
 
 
 def curves(rows: Sequence[Row]) -> tuple[list[Chart], list[Chart]]:
-    """(those that everyone looks at, all others): one chart for each metric of the phases policy and sft."""
+    """(those that everyone looks at, all others): one chart for each metric of the phases."""
     first: list[Chart] = []
     others: list[Chart] = []
-    for phase, known in (("policy", CURVES), ("sft", SFT_CURVES)):
+    for phase, known in (
+        ("policy", CURVES),
+        ("preference", PREFERENCE_CURVES),
+        ("star", STAR_CURVES),
+        ("sft", SFT_CURVES),
+    ):
         of_phase = [(row["step"], _flat(row)) for row in rows if row["phase"] == phase]
         groups: dict[str, list[tuple[str, str]]] = {name: [] for name in known}
         for key in dict.fromkeys(key for _, values in of_phase for key in values):
@@ -130,7 +158,7 @@ def curves(rows: Sequence[Row]) -> tuple[list[Chart], list[Chart]]:
             if key.rpartition("/")[2] not in COUNTS or any(values.get(key) for _, values in of_phase):
                 groups.setdefault(group, []).append((key, line))
         for name, keys in groups.items():
-            whole = "mean" if len(keys) > 1 else name
+            whole = WHOLE.get(name, "mean") if len(keys) > 1 else name
             series = [s for key, line in keys if (s := _series(of_phase, key, line or whole))]
             if series:
                 title, note = known.get(name, (name.replace("_", " "), phase))
@@ -170,7 +198,9 @@ def tiles(rows: Sequence[Row], recipe: Recipe | None) -> list[Tile]:
 
 def unfinished(rows: Sequence[Row], recipe: Recipe | None) -> str:
     """Why the page is not the last word, or nothing where the run has ended."""
-    last = "final" if recipe and recipe.policy else "after_sft"
+    last = "after_sft"
+    if recipe and (recipe.policy or recipe.preference or recipe.star):
+        last = "final" if recipe.policy else "after_preference" if recipe.preference else "after_star"
     if recipe is None or any(row["phase"] == "eval" and row.get("stage") in (last, "final") for row in rows):
         return ""
     return f"This run has not finished ({_steps_done(rows, recipe) or 'no step was logged'})."
@@ -178,10 +208,12 @@ def unfinished(rows: Sequence[Row], recipe: Recipe | None) -> str:
 
 def _steps_done(rows: Sequence[Row], recipe: Recipe | None) -> str:
     parts = []
-    for phase, section in (("sft", recipe and recipe.sft), ("policy", recipe and recipe.policy)):
+    for phase in ("sft", "star", "preference", "policy"):
+        section = recipe and getattr(recipe, phase)
         done = max((row["step"] for row in rows if row["phase"] == phase), default=0)
         if section and done:
-            parts.append(f"{done:,} of {section.steps:,} {phase} steps")
+            rounds = getattr(section, "rounds", None)
+            parts.append(f"{done:,} of {rounds or section.steps:,} {phase} {'rounds' if rounds else 'steps'}")
     return ", ".join(parts)
 
 

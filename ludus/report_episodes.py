@@ -41,6 +41,7 @@ def pack_episode(label: str, row: dict[str, Any]) -> dict[str, Any]:
     kind = kind.partition(".")[0]  # what follows a dot is the environment, which the row names too
     tokens = row.get("tokens") or []
     advantages = row.get("advantages") or []
+    gradients = row.get("gradients") or []
     verdict = row["verdict"]
     return {
         "at": f"{kind}, step {int(end)}" if end.isdecimal() else f"{kind}, {end.replace('_', ' ')}",
@@ -58,7 +59,7 @@ def pack_episode(label: str, row: dict[str, Any]) -> dict[str, Any]:
         "seconds": row["seconds"],
         "messages": row["messages"],
         "trajectories": [
-            _pack_trajectory(trajectory, _at(tokens, i), _at(advantages, i))
+            _pack_trajectory(trajectory, _at(tokens, i), _at(advantages, i), _at(gradients, i))
             for i, trajectory in enumerate(row["trajectories"])
         ],
     }
@@ -90,7 +91,12 @@ def _pack_parts(parts: dict[str, Any], path: str = "") -> list[dict[str, Any]]:
     return packed
 
 
-def _pack_trajectory(row: dict[str, Any], tokens: list[str] | None, advantages: list[float | None] | None) -> Any:
+def _pack_trajectory(
+    row: dict[str, Any],
+    tokens: list[str] | None,
+    advantages: list[float | None] | None,
+    gradients: dict[str, list[float]] | None,
+) -> Any:
     ids, mask = row["token_ids"], row["mask"]
     return {
         "ids": ids,
@@ -98,12 +104,24 @@ def _pack_trajectory(row: dict[str, Any], tokens: list[str] | None, advantages: 
         "mask": "".join("1" if sampled else "0" for sampled in mask),
         "logprobs": [_rounded(v) if sampled else 0 for v, sampled in zip(row["logprobs"], mask, strict=True)],
         "advantages": [_rounded(v) for v in advantages] if advantages and len(advantages) == len(ids) else None,
+        "why": _pack_gradients(gradients or {}, mask),
         "versions": row["versions"],
         "kept": [len(k) if k else 0 for k in row["kept"]] if row.get("kept") else None,
         "steps": [[step["start"], step["end"], step["reward"]] for step in row.get("steps", [])],
         "seat": row.get("seat", 0),
         "parent": row.get("parent"),
         "fork": row.get("fork_token"),
+    }
+
+
+def _pack_gradients(gradients: dict[str, list[float]], mask: list[bool]) -> dict[str, list[float]]:
+    """Why tokens got their gradients, without what is the same everywhere because the loss has no such term."""
+    plain = {"ratio": 1.0, "correction": 1.0, "clip": 0.0, "kl": 0.0}
+    return {
+        name: [float(f"{value:.4g}") for value in values]
+        for name, values in gradients.items()
+        if len(values) == len(mask)
+        and any(sampled and value != plain.get(name) for value, sampled in zip(values, mask, strict=True))
     }
 
 

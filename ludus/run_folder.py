@@ -31,7 +31,7 @@ from .whole_file import write_whole
 from .yaml_core import dump
 
 SETTINGS = ("recipe.yaml", "evaluation.yaml")
-PHASES = ("sft", "policy", "eval")
+PHASES = ("sft", "star", "preference", "policy", "eval", "doctor", "rollback")
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -290,7 +290,7 @@ def plain(value: Any) -> Any:
 
 
 def _is_metrics_row(row: Any) -> bool:
-    """Whether a row has what every row has, and one of an evaluation that found an accuracy the rest of it."""
+    """Whether a row has what every row has, and what those of an evaluation and of a finding have besides."""
     if not isinstance(row, dict) or row.get("phase") not in PHASES:
         return False
     numbers = ["step", "seconds"]
@@ -298,6 +298,8 @@ def _is_metrics_row(row: Any) -> bool:
         numbers += ["accuracy", "low", "high", "tasks"] if row.get("accuracy") is not None else []
         if not isinstance(row.get("env"), str):
             return False
+    if row["phase"] == "doctor" and not isinstance(row.get("name"), str):
+        return False
     return all(isinstance(row.get(name), int | float) for name in numbers)
 
 
@@ -321,5 +323,6 @@ def _free_name(runs: Path, name: str) -> Path:
 
 def _label_order(label: str) -> tuple[int, int, str]:
     kind, _, end = label.rpartition("-")
-    place = {"start": 0, "after_sft": 1, "final": 3}.get(end, 2)
+    stages = {"start": 0, "after_sft": 1, "after_star": 3, "after_preference": 5, "final": 7}
+    place = stages.get(end, {"star": 2, "preference": 4}.get(kind, 6))
     return place, int(end) if end.isdecimal() else 0, kind

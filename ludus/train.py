@@ -9,26 +9,31 @@ from __future__ import annotations
 import itertools
 import re
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from .agents.config import EnvConfig, SamplingConfig
+from .agents.config import EnvConfig, ModelConfig, SamplingConfig
 from .agents.engine import Sampling
 from .agents.evaluate import EvalResult, evaluate
 from .agents.model import prepare_model
+from .agents.renderer import Renderer
 from .agents.rollout import Arena, Rollout
 from .agents.seeds import derive_seed
 from .agents.torch_engine import TorchEngine
 from .agents.trajectory import Episode
+from .doctor import diagnose
 from .envs.registration import make_env, takes_option
+from .envs.source import TaskSource
 from .recipe import Recipe
 from .report import write_report
 from .run_folder import RunFolder
-from .trainers.algorithms import AlgorithmError, get_algorithm
+from .trainers.algorithms import Algorithm, AlgorithmError, get_algorithm
 from .trainers.checkpoint import (
+    PHASES,
     Checkpoint,
     CheckpointError,
     list_checkpoints,
@@ -36,12 +41,20 @@ from .trainers.checkpoint import (
     save_checkpoint,
     write_folder,
 )
+from .trainers.config import CriticConfig, PolicyConfig
+from .trainers.critic import Critic
+from .trainers.curriculum import Curriculum
 from .trainers.demonstrations import Demonstrations
-from .trainers.optimizer import AnyOptimizer, build_optimizer
+from .trainers.optimizer import AnyOptimizer, NonFiniteError, SpikeError, build_optimizer
+from .trainers.pair_file import read_labelled, read_pairs
 from .trainers.policy import PolicyTrainer
+from .trainers.preference import Examples, check_examples, train_preference
+from .trainers.preference_rounds import PreferenceRounds
 from .trainers.recorder import Show
 from .trainers.sft import train_sft
+from .trainers.star import StarRounds
 from .trainers.task_stream import TaskStream
+from .trainers.token_gradients import TokenGradients
 from .verifiers.repetition import Loop
 
 if TYPE_CHECKING:
@@ -69,11 +82,7 @@ class _Session:
     def __init__(self, recipe: Recipe, run: RunFolder, display: Show) -> None:
         self.recipe, self.run, self.display = recipe, run, display
         if recipe.policy is not None:
-            self.algorithm = get_algorithm(recipe.policy.algorithm, **recipe.policy.options)
-            if "siblings" in self.algorithm.needs and recipe.policy.group_size == 1:
-                raise AlgorithmError(
-                    f"{self.algorithm.name} compares episodes of one task; raise policy.group_size = 1 to 2 or more."
-                )
+            self.algorithm = chosen_algorithm(recipe.policy)
         # The environments first: they fail sooner than a model loads.
         names = _arena_names(recipe.envs)
         train_makers = {n: _maker(c, c.options.get("split", "train")) for n, c in zip(names, recipe.envs, strict=True)}
@@ -82,11 +91,15 @@ class _Session:
             maker()
         self.model, self.tokenizer = prepare_model(recipe.model, recipe.seed, recipe.device)
         rewrite = recipe.model.on_rewrite
+        self.teacher = self._teacher()
         self.arenas = {n: Arena.build(n, maker, self.tokenizer, rewrite) for n, maker in train_makers.items()}
         self.held_out = {n: Arena.build(f"held-out/{n}", m, self.tokenizer, rewrite) for n, m in test_makers.items()}
         for name, config in zip(names, recipe.envs, strict=True):
-            if not takes_option(config.name, "split"):
-                self._hold_out(self.arenas[name], self.held_out[name])
+            train, test = self.arenas[name], self.held_out[name]
+            splits = takes_option(config.name, "split")
+            differ = splits and config.options.get("split", "train") != recipe.eval.split
+            if not splits or (differ and same_tasks(train.env.source, test.env.source)):
+                self._hold_out(train, test)
         self.held_out = {arena.name: arena for arena in self.held_out.values()}
         self.weights = [(self.arenas[n], c.weight) for n, c in zip(names, recipe.envs, strict=True)]
         self.engine = TorchEngine(
@@ -95,6 +108,37 @@ class _Session:
         concurrency = (recipe.policy.concurrency if recipe.policy else None) or recipe.engine.slots
         self.rollout = Rollout(self.engine, {**self.arenas, **self.held_out}, concurrency=concurrency)
         self.sampling = _sampling(recipe.sampling, recipe.engine.deadline_s)
+        self.examples = self._examples()
+
+    def _examples(self) -> Examples | None:
+        """The file of the preference phase, where it has one."""
+        config = self.recipe.preference
+        if config is None or config.path is None:
+            return None
+        # Only conversations of several turns need a template that appends; each of them is checked for itself.
+        renderer = Renderer(self.tokenizer, roles=())
+        read = read_labelled if config.method == "kto" else read_pairs
+        examples: Examples = read(config.path, renderer, self.recipe.engine.max_length)
+        check_examples(examples, config, None if config.method == "orpo" else self.model)
+        return examples
+
+    def _teacher(self) -> PreTrainedModel | None:
+        """The model from which the algorithm distils, where it does."""
+        policy = self.recipe.policy
+        if policy is None or policy.teacher is None:
+            return None
+        chosen = self.run.checkpoints / "teacher.txt"  # a run that trains on has other checkpoints tomorrow
+        if not chosen.exists():
+            chosen.parent.mkdir(exist_ok=True)
+            chosen.write_text(newest_model(policy.teacher), encoding="utf-8")
+        path = chosen.read_text(encoding="utf-8")
+        model, tokenizer = prepare_model(ModelConfig(path=path), 0, self.recipe.device)
+        if tokenizer.get_vocab() != self.tokenizer.get_vocab():
+            raise AlgorithmError(
+                f"The teacher {policy.teacher} has another vocabulary than the policy; choose one in which every token "
+                "means the same."
+            )
+        return model.eval().requires_grad_(False)
 
     def _hold_out(self, train: Arena, test: Arena) -> None:
         """Of an environment without splits, keep tasks for evaluation: at most a fifth, or those far beyond."""
@@ -102,7 +146,7 @@ class _Session:
         if size is None:
             test.first = BEYOND
         elif size < 2:
-            self.display.note(f"{train.name} has a single task and no option `split`: it is evaluated on that task.")
+            self.display.note(f"{train.name} has a single task and no splits: it is evaluated on that task.")
         else:
             wanted = self.recipe.eval.final_tasks or self.recipe.eval.tasks
             train.stop = test.first = size - min(wanted, max(1, size // 5))
@@ -125,10 +169,23 @@ class _Session:
             start = _Start("sft", recipe.sft.steps, finished=True)
         if start.phase == "sft":
             results = self.evaluate("after_sft" if recipe.sft else "start", 0)
+            start = _Start("star", 0)
+        if start.phase == "star":
+            if recipe.star is not None:
+                if not start.finished:
+                    self._star(start)
+                results = self.evaluate("after_star", 0)
+            start = _Start("preference", 0)
+        if start.phase == "preference":
+            if recipe.preference is not None:
+                if not start.finished:
+                    self._preference(start)
+                results = self.evaluate("after_preference", 0)
             start = _Start("policy", 0)
         if recipe.policy is not None:
             self._policy(start)
             results = self.evaluate("final", recipe.policy.steps)
+            self._consult_the_doctor(recipe.policy.steps)
         self._finish()
         return results
 
@@ -166,13 +223,122 @@ class _Session:
         )
         self._save("sft", done, optimizer, {"finished": True})
 
-    def _policy(self, start: _Start) -> None:
-        recipe, config = self.recipe, self.recipe.policy
+    def _star(self, start: _Start) -> None:
+        recipe, config = self.recipe, self.recipe.star
         assert config is not None
         optimizer = build_optimizer(self.model, config.optimizer)
-        stream = TaskStream(self.weights, derive_seed(recipe.seed, "policy"), config.group_size, self.sampling)
+        seed = derive_seed(recipe.seed, "star")
+        stream = TaskStream(self.weights, seed, config.group_size, self.sampling)
         if start.optimizer is not None:
             self._load(optimizer, start.optimizer)
+            stream.restore(start.extra["stream"])
+        first = dict(self._reference(start.step, "reference_star").state_dict()) if config.restart else None
+        self.engine.load_weights(self.model, start.step)
+        rounds = StarRounds(
+            model=self.model,
+            optimizer=optimizer,
+            engine=self.engine,
+            rollout=self.rollout,
+            stream=stream,
+            config=config,
+            seed=seed,
+            recorder=self.run,
+            show=self.display,
+            first=first,
+            keep_episodes=partial(self._keep_round, "star"),
+        )
+        self.display.phase("STaR", config.rounds)
+
+        def after_round(number: int) -> None:
+            finished = number == config.rounds
+            self._save("star", number, rounds.optimizer, {"finished": finished, "stream": stream.state()})
+
+        rounds.train(start.step, after_round)
+
+    def _preference(self, start: _Start) -> None:
+        recipe, config = self.recipe, self.recipe.preference
+        assert config is not None
+        optimizer = build_optimizer(self.model, config.optimizer)
+        seed = derive_seed(recipe.seed, "preference")
+        stream = TaskStream(self.weights, seed, config.group_size, self.sampling)
+        if start.optimizer is not None:
+            self._load(optimizer, start.optimizer)
+            stream.restore(start.extra["stream"])
+        measures = config.method != "orpo" and config.reference == "start"
+        reference = self._reference(start.step, "reference_preference") if measures else None
+        self.display.phase(config.method, config.steps)
+
+        def after_step(step: int) -> None:
+            if self.examples is None or step % recipe.checkpoint.every == 0 or step == config.steps:
+                self._save("preference", step, optimizer, {"finished": step == config.steps, "stream": stream.state()})
+
+        if self.examples is not None:
+            train_preference(
+                self.model,
+                optimizer,
+                self.examples,
+                config,
+                reference=reference,
+                seed=seed,
+                first_step=start.step,
+                recorder=self.run,
+                show=self.display,
+                after_step=after_step,
+            )
+            return
+        self.engine.load_weights(self.model, start.step)
+        PreferenceRounds(
+            model=self.model,
+            optimizer=optimizer,
+            engine=self.engine,
+            rollout=self.rollout,
+            stream=stream,
+            config=config,
+            seed=seed,
+            recorder=self.run,
+            show=self.display,
+            reference=reference,
+            keep_episodes=partial(self._keep_round, "preference"),
+        ).train(start.step, after_step)
+
+    def _policy(self, start: _Start) -> None:
+        """The policy phase; after a step that spoils the policy again from the last checkpoint, with other tasks."""
+        config = self.recipe.policy
+        assert config is not None
+        while True:
+            stream = self._stream(config)
+            try:
+                return self._policy_from(start, stream)
+            except (NonFiniteError, SpikeError) as error:
+                done = start.extra.get("rollbacks", 0)
+                found = list_checkpoints(self.run.checkpoints)
+                if done >= config.rollbacks or not found:
+                    raise
+                if found[-1].phase == "policy":
+                    start = self._restore()
+                else:  # the phase began with these weights
+                    load_weights(self.model, found[-1].path)
+                    self.run.truncate_metrics(self._begun)
+                    start = _Start("policy", 0)
+                self.model.zero_grad(set_to_none=True)
+                start.extra |= {"stream": stream.state(), "rollbacks": done + 1}
+                self.display.note(f"{error} Roll-back {done + 1} of {config.rollbacks}, to step {start.step}.")
+                self.run.log("rollback", start.step, reason=str(error), number=done + 1)
+
+    def _stream(self, config: PolicyConfig) -> TaskStream:
+        curriculum = None if config.curriculum is None else Curriculum(config.curriculum)
+        seed = derive_seed(self.recipe.seed, "policy")
+        return TaskStream(self.weights, seed, config.group_size, self.sampling, curriculum)
+
+    def _policy_from(self, start: _Start, stream: TaskStream) -> None:
+        recipe, config = self.recipe, self.recipe.policy
+        assert config is not None
+        if start.step == 0:
+            self._begun = self.run.metrics_offset()
+        optimizer = build_optimizer(self.model, config.optimizer)
+        if start.optimizer is not None:
+            self._load(optimizer, start.optimizer)
+        if "stream" in start.extra:
             stream.restore(start.extra["stream"])
         self.engine.load_weights(self.model, start.step)
         trainer = PolicyTrainer(
@@ -186,22 +352,50 @@ class _Session:
             seed=recipe.seed,
             recorder=self.run,
             show=self.display,
-            reference=self._reference(start.step) if "reference" in self.algorithm.needs else None,
+            reference=self._reference(start.step, "reference") if "reference" in self.algorithm.needs else None,
+            teacher=self.teacher,
             state=start.extra.get("algorithm"),
-            keep_episodes=self._keep_episodes,
+            keep_episodes=self._keep_episodes if recipe.trajectories.episodes else None,
             multipliers=start.extra.get("multipliers", {}),
+            norms=start.extra.get("norms", []),
+            **self._critic(start),
         )
         self.display.phase(config.algorithm, config.steps)
 
         def after_step(step: int) -> None:
             if step % recipe.eval.every == 0 and step < config.steps:
                 self.evaluate("during", step)
+                self._consult_the_doctor(step)
                 self.display.phase(config.algorithm, config.steps)
             if step % recipe.checkpoint.every == 0 or step == config.steps:
-                extra = {"finished": step == config.steps, "stream": stream.state(), "algorithm": trainer.state}
-                self._save("policy", step, optimizer, {**extra, "multipliers": trainer.multipliers})
+                save(step)
 
+        def save(step: int) -> None:
+            extra = {"finished": step == config.steps, "stream": stream.state(), "algorithm": trainer.state}
+            extra |= {"norms": trainer.norms, "rollbacks": start.extra.get("rollbacks", 0)}
+            if trainer.critic is not None and trainer.critic_optimizer is not None:
+                extra["critic"] = {
+                    "weights": trainer.critic.state_dict(),
+                    "optimizer": trainer.critic_optimizer.state_dict(),
+                }
+            self._save("policy", step, optimizer, {**extra, "multipliers": trainer.multipliers})
+
+        if config.rollbacks and not list_checkpoints(self.run.checkpoints):
+            save(0)  # else there would be nothing to go back to
         trainer.train(start.step, after_step)
+
+    def _critic(self, start: _Start) -> dict[str, Any]:
+        """The critic and its optimizer, where the algorithm needs values, as the checkpoint left them."""
+        assert self.recipe.policy is not None
+        if "values" not in self.algorithm.needs:
+            return {}
+        critic = Critic(self.model)
+        optimizer = build_optimizer(critic, self.recipe.policy.critic.optimizer)
+        kept = start.extra.get("critic")
+        if kept is not None:
+            critic.load_state_dict(kept["weights"])
+            self._load(optimizer, kept["optimizer"])
+        return {"critic": critic.eval(), "critic_optimizer": optimizer}
 
     def _load(self, optimizer: AnyOptimizer, state: dict[str, Any]) -> None:
         try:
@@ -212,16 +406,17 @@ class _Session:
                 "undo the change of the recipe or start a new run."
             ) from error
 
-    def _reference(self, step: int) -> PreTrainedModel:
-        """A frozen copy of the policy as it was before the first policy step, kept in the run folder."""
+    def _reference(self, step: int, name: str) -> PreTrainedModel:
+        """A frozen copy of the policy as it was before the first step of a phase, kept in the run folder."""
         import copy
 
-        folder = self.run.checkpoints / "reference"
+        folder = self.run.checkpoints / name
         if not folder.exists():
             if step:
+                what = {"reference": "the KL term measures", "reference_star": "each round begins"}
                 raise CheckpointError(
-                    f"{folder} is missing, the policy as it was before step 1, from which the KL term measures; "
-                    "put it back or start a new run."
+                    f"{folder} is missing, the policy as it was before step 1, from which "
+                    f"{what.get(name, 'the preference loss measures')}; put it back or start a new run."
                 )
             write_folder(folder, lambda place: self.model.save_pretrained(place))
         reference = copy.deepcopy(self.model).eval().requires_grad_(False)
@@ -276,13 +471,38 @@ class _Session:
             results.append(result)
         return results
 
+    def _consult_the_doctor(self, step: int) -> None:
+        """Say and log what is found for the first time in this run."""
+        rows = self.run.metrics()
+        known = {row["name"] for row in rows if row["phase"] == "doctor"}
+        for finding in diagnose(rows):
+            if finding.name not in known:
+                self.run.log("doctor", step, **finding.to_json())
+                self.display.note(f"Doctor: {finding}")
+
     # Keeping
 
-    def _keep_episodes(self, step: int, episodes: list[Episode], advantages: list[list[np.ndarray]]) -> None:
+    def _keep_episodes(
+        self,
+        step: int,
+        episodes: list[Episode],
+        advantages: list[list[np.ndarray]],
+        gradients: list[list[TokenGradients | None]],
+    ) -> None:
         config = self.recipe.trajectories
         if config.episodes and (step == 1 or step % config.every == 0):
-            chosen = list(zip(episodes, advantages, strict=True))[: config.episodes]
-            self.run.write_episodes(f"policy-{step:06d}", [self._row(e, a, step) for e, a in chosen])
+            chosen = list(zip(episodes, advantages, gradients, strict=True))[: config.episodes]
+            rows = [
+                {**self._row(e, a, step), "gradients": [None if one is None else one.to_json() for one in g]}
+                for e, a, g in chosen
+            ]
+            self.run.write_episodes(f"policy-{step:06d}", rows)
+
+    def _keep_round(self, phase: str, step: int, episodes: list[Episode]) -> None:
+        config = self.recipe.trajectories
+        if config.episodes and (step == 1 or step % config.every == 0):
+            rows = [self._row(episode, None, step) for episode in episodes[: config.episodes]]
+            self.run.write_episodes(f"{phase}-{step:06d}", rows)
 
     def _row(self, episode: Episode, advantages: list[np.ndarray] | None, step: int) -> dict[str, Any]:
         tokens = [[self.tokenizer.decode([i]) for i in t.token_ids] for t in episode.trajectories]
@@ -298,7 +518,9 @@ class _Session:
         found = list_checkpoints(self.run.checkpoints)
         if not found:
             incomplete = [
-                path for path in self.run.checkpoints.glob("*-*") if path.name.startswith(("sft-", "policy-"))
+                path
+                for path in self.run.checkpoints.glob("*-*")
+                if path.name.startswith(tuple(f"{phase}-" for phase in PHASES))
             ]
             if incomplete:
                 raise CheckpointError(
@@ -310,7 +532,7 @@ class _Session:
             return _Start()
         newest: Checkpoint = found[-1]
         state = newest.state()
-        needed = {"optimizer", "metrics_offset", "finished", *(("stream",) if newest.phase == "policy" else ())}
+        needed = {"optimizer", "metrics_offset", "finished", *(("stream",) if newest.phase != "sft" else ())}
         if not needed <= set(state):
             raise CheckpointError(
                 f"{newest.path / 'trainer_state.pt'} lacks {', '.join(sorted(needed - set(state)))}; "
@@ -320,7 +542,7 @@ class _Session:
         self.run.truncate_metrics(state["metrics_offset"])
         self.display.note(f"Resuming from {newest.path}.")
         finished = bool(state["finished"])
-        left = None if finished and newest.phase == "sft" else state["optimizer"]
+        left = None if finished and newest.phase != "policy" else state["optimizer"]
         return _Start(newest.phase, newest.step, finished, left, state)
 
     def _finish(self) -> None:
@@ -344,6 +566,44 @@ class _Start:
         self.extra = self.extra or {}
 
 
+def chosen_algorithm(config: PolicyConfig) -> Algorithm:
+    """The algorithm of a recipe; AlgorithmError where the rest of `policy` gives it not what it needs."""
+    algorithm = get_algorithm(config.algorithm, **config.options)
+    if "siblings" in algorithm.needs and config.group_size == 1:
+        raise AlgorithmError(
+            f"{algorithm.name} compares episodes of one task; raise policy.group_size = 1 to 2 or more."
+        )
+    if "several steps" in algorithm.needs and config.minibatches * config.epochs == 1:
+        raise AlgorithmError(
+            f"{algorithm.name} prices how far the steps of one rollout lead away from the policy that played it; raise "
+            "policy.minibatches or policy.epochs above 1."
+        )
+    if algorithm.trust_region is not None and config.minibatches * config.epochs > 1:
+        raise AlgorithmError(
+            f"{algorithm.name} takes one step from each rollout, within a ball around the policy that played it; set "
+            "policy.minibatches and policy.epochs to 1."
+        )
+    if config.shuffle_rewards and algorithm.needs & {"values", "greedy", "teacher"}:
+        raise AlgorithmError(
+            f"{algorithm.name} learns from more than the rewards that policy.shuffle_rewards shuffles, so that it"
+            " would be no control; leave it out, or choose grpo."
+        )
+    if config.critic != CriticConfig() and "values" not in algorithm.needs:
+        raise AlgorithmError(f"{algorithm.name} has no critic; remove policy.critic, or choose ppo.")
+    if "values" in algorithm.needs and config.critic.warmup_steps >= config.steps:
+        raise AlgorithmError(
+            f"policy.critic.warmup_steps = {config.critic.warmup_steps} leaves none of policy.steps = {config.steps}"
+            " to the policy; lower it."
+        )
+    if "teacher" in algorithm.needs and config.teacher is None:
+        raise AlgorithmError(
+            f"{algorithm.name} learns from a teacher; set policy.teacher to the folder of a model or a run."
+        )
+    if "teacher" not in algorithm.needs and config.teacher is not None:
+        raise AlgorithmError(f"{algorithm.name} has no teacher; remove policy.teacher, or choose opd or kdrl.")
+    return algorithm
+
+
 def _sampling(config: SamplingConfig, deadline_s: float | None, greedy: bool = False) -> Sampling:
     return Sampling(
         temperature=0.0 if greedy else config.temperature,
@@ -360,6 +620,14 @@ def _arena_names(envs: list[EnvConfig]) -> list[str]:
     """The environments' names; where one is used twice, numbered."""
     names = [env.name for env in envs]
     return [n if names.count(n) == 1 else f"{n}#{names[: i + 1].count(n)}" for i, n in enumerate(names)]
+
+
+def same_tasks(train: TaskSource, test: TaskSource) -> bool:
+    """Whether two sources give the same tasks, as where an option `split` plays no part for a file of one's own."""
+    if train.size != test.size:
+        return False
+    size = 3 if train.size is None else train.size
+    return all(train.task(index).hash == test.task(index).hash for index in {0, size // 2, size - 1} if index >= 0)
 
 
 def _maker(config: EnvConfig, split: Any) -> Any:

@@ -12,23 +12,25 @@ if __name__ != "ludus.sandbox":
 from .lazy import lazy_names
 
 if TYPE_CHECKING:
+    from .backend import Sandbox
     from .check import check_sandbox
     from .check_report import CheckFailed, CheckReport, CheckRow
     from .choose import open_sandbox
     from .errors import LudusError, SandboxError
     from .limits import Limits
-    from .protocol import Sandbox, SandboxBase
     from .result import Result, Status, Usage
+    from .session import Session
     from .supervise import Cancellation
 
 _HOMES = {
+    "backend": ("Sandbox",),
     "check": ("check_sandbox",),
     "check_report": ("CheckFailed", "CheckReport", "CheckRow"),
     "choose": ("open_sandbox",),
     "errors": ("LudusError", "SandboxError"),
     "limits": ("Limits",),
-    "protocol": ("Sandbox", "SandboxBase"),
     "result": ("Result", "Status", "Usage"),
+    "session": ("Session",),
     "supervise": ("Cancellation",),
 }
 
@@ -43,8 +45,8 @@ __all__ = [
     "LudusError",
     "Result",
     "Sandbox",
-    "SandboxBase",
     "SandboxError",
+    "Session",
     "Status",
     "Usage",
     "check_sandbox",

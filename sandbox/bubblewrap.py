@@ -18,27 +18,28 @@ from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from .backend import Sandbox
 from .bubblewrap_command import bubblewrap_command, folder_mounts, system_mounts
 from .cgroup import Cgroup, hierarchy
 from .descriptors import Descriptors
 from .errors import SandboxError
+from .job import Job, Running, check_room
 from .launcher import shared_launcher
 from .limits import Limits
 from .namespace import SETUP_S, Namespace, reap_orphans
 from .outcome import outcome
-from .process import Started
-from .protocol import Files, SandboxBase, checked_argv, checked_files
 from .result import Result, Status, Usage
-from .supervise import Cancellation, Ending, SurvivedKill, supervise
+from .supervise import Ending, SurvivedKill, supervise
 
 _MOST_FILES = 500
 
 
-class Bubblewrap(SandboxBase):
+class Bubblewrap(Sandbox):
     """Runs each program in namespaces of its own.
 
     limits: of every run that brings none of its own. read_only: more folders of the host that programs may read, at
-    the same place. Raises SandboxError, with what to do, where bubblewrap is missing or the kernel forbids it.
+    the same place; a socket or named pipe in one can be talked to nonetheless, and a file locked. Raises SandboxError,
+    with what to do, where bubblewrap is missing or the kernel forbids it.
     """
 
     name = "bubblewrap"
@@ -68,64 +69,52 @@ class Bubblewrap(SandboxBase):
                 with contextlib.suppress(OSError):
                     signal.pidfd_send_signal(fd, signal.SIGKILL)
 
-    def _execute(
-        self,
-        argv: Sequence[str],
-        stdin: bytes | None,
-        files: Files | None,
-        limits: Limits | None,
-        cancellation: Cancellation | None,
-        started: Started | None,
-    ) -> Result:
-        argv, contents, limits = checked_argv(argv), checked_files(files), limits or self.limits
-        if len(contents) > _MOST_FILES:
-            raise SandboxError(f"files: {len(contents)} are more than {_MOST_FILES}; pack them into one.")
-        if sum(map(len, contents.values())) > limits.disk_bytes // 2:
-            raise SandboxError(
-                f"files: they are larger than half of limits.disk_bytes = {limits.disk_bytes}; raise it."
-            )
+    def execute(self, job: Job) -> Result:
+        """See `Sandbox.execute`."""
+        limits = job.limits
+        if len(job.files) > _MOST_FILES:
+            raise SandboxError(f"files: {len(job.files)} are more than {_MOST_FILES}; pack them into one.")
+        check_room(job)
         if self._closed:
             raise SandboxError("The sandbox was closed; open another one.")
-        rules = self._mounts, limits, contents
-        command = partial(bubblewrap_command, self._bwrap, *rules, without=self._without)
+        rules = self._mounts, limits, job.files
+        command = partial(bubblewrap_command, self._bwrap, *rules, first=job.keeps, without=self._without)
         environment: dict[str, str] | None = None if "environment" in self._without else {}
         launcher = shared_launcher("landlock" not in self._without)
         begun = time.monotonic()
         try:
             with (
+                self._bounded(job) as cgroup,
                 Descriptors() as fds,
-                Namespace(fds, launcher, command, argv, stdin, environment, limits.output_bytes) as namespace,
+                Namespace(fds, launcher, command, job, environment, cgroup) as namespace,
             ):
-                if started is not None and namespace.stdin_fd is not None:
-                    started(fds.hand_over(namespace.stdin_fd), namespace.outputs[0])
-                return self._watch(namespace, limits, cancellation, begun)
+                return self._watch(namespace, cgroup, job, begun)
         except (OSError, SurvivedKill) as error:
             reason = f"The sandbox failed: {error or 'a program could not be ended'}."
             return Result(Status.FAILED, None, "", "", Usage(time.monotonic() - begun), reason)
 
-    def _watch(
-        self,
-        namespace: Namespace,
-        limits: Limits,
-        cancellation: Cancellation | None,
-        started: float,
-    ) -> Result:
+    def _watch(self, namespace: Namespace, cgroup: Cgroup | None, job: Job, begun: float) -> Result:
+        limits = job.limits
         ending, usage, ran_out = Ending.ITSELF, Usage(0.0), False
         try:
             if namespace.head_fd is None:
                 raise ProcessLookupError
-            with self._tracked(namespace.head_fd), self._confined(namespace, limits) as cgroup:
+            with self._tracked(namespace.head_fd):
+                namespace.confine(limits, rlimits="rlimits" not in self._without)
                 namespace.release()
+                if job.started is not None and namespace.input is not None:
+                    oom_kills = (lambda: 0) if cgroup is None else cgroup.oom_kills
+                    job.started(Running(namespace.input, namespace.outputs[0], oom_kills))
                 ending = supervise(
                     namespace.outputs,
                     [namespace.head_fd, namespace.outer_fd],
                     deadline=time.monotonic() + limits.wall_s,
                     kill=namespace.kill,
-                    cancellation=cancellation,
+                    cancellation=job.cancellation,
                 )
-                usage = Usage(time.monotonic() - started)
+                usage = Usage(time.monotonic() - begun)
                 if cgroup is not None:
-                    usage, ran_out = Usage(usage.wall_s, cgroup.cpu_s(), cgroup.peak_bytes()), cgroup.ran_out()
+                    usage, ran_out = Usage(usage.wall_s, cgroup.cpu_s(), cgroup.peak_bytes()), cgroup.oom_kills() > 0
         except (ProcessLookupError, BrokenPipeError):  # bubblewrap gave up; what it says stands in its output
             deadline = time.monotonic() + SETUP_S
             supervise(namespace.outputs, [namespace.outer_fd], deadline=deadline, kill=namespace.kill)
@@ -140,14 +129,19 @@ class Bubblewrap(SandboxBase):
         return Result(how, code if how in (Status.EXITED, Status.KILLED) else None, out, err, usage, reason)
 
     @contextlib.contextmanager
-    def _confined(self, namespace: Namespace, limits: Limits) -> Iterator[Cgroup | None]:
-        cgroup = namespace.confine(limits, self._cgroups, rlimits="rlimits" not in self._without)
+    def _bounded(self, job: Job) -> Iterator[Cgroup | None]:
+        """The cgroup of one run, where there can be any; it goes when the run has ended."""
+        if self._cgroups is None:
+            yield None
+            return
+        room = job.limits
+        # Beside the program there is bubblewrap's own first process; a keeper is the first one itself.
+        most = room.processes + (0 if job.keeps else 1)
+        cgroup = Cgroup(self._cgroups, room.memory_bytes, most, together=not job.keeps)
         try:
             yield cgroup
         finally:
-            if cgroup is not None:
-                namespace.kill()
-                cgroup.remove()
+            cgroup.remove()
 
     @contextlib.contextmanager
     def _tracked(self, fd: int) -> Iterator[None]:

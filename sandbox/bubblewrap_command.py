@@ -17,6 +17,8 @@ from .seccomp import seccomp_filter
 WORK = "/tmp/work"
 """The folder in which a program runs; /work leads there."""
 USER_ID = 1000
+_OWN = Path(__file__).resolve().parents[1]
+"""The installed package, or the folder of its source."""
 _SYSTEM_FOLDERS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store")
 _SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime", "/etc/nsswitch.conf")
 _MADE_FILES = {
@@ -49,6 +51,10 @@ def system_mounts() -> list[Mount]:
 
 def folder_mounts(folders: Sequence[str | Path]) -> list[Mount]:
     """Folders of the host at the same place, to be read only. SandboxError where one is not there."""
+    if isinstance(folders, str | Path):
+        raise SandboxError(f"read_only = {str(folders)!r} must be a list of folders: [{str(folders)!r}].")
+    if not isinstance(folders, Collection) or not all(isinstance(folder, str | Path) for folder in folders):
+        raise SandboxError(f"read_only = {folders!r:.100} must be a list of folders, such as ['/data'].")
     mounts: list[Mount] = []
     for folder in map(Path, folders):
         if not folder.exists():
@@ -59,25 +65,36 @@ def folder_mounts(folders: Sequence[str | Path]) -> list[Mount]:
     return mounts
 
 
+def covered_folders(mounts: Sequence[Mount]) -> list[str]:
+    """Where a sandbox would show Ludus itself, whose environments hold solutions; they are covered with nothing."""
+    places = []
+    for option, source, target in mounts:
+        if option == "--ro-bind" and _OWN.is_relative_to(Path(source).resolve()):
+            places.append(str(Path(target) / _OWN.relative_to(Path(source).resolve())))
+    return list(dict.fromkeys(places))
+
+
 def bubblewrap_command(
     program: str,
     mounts: Sequence[Mount],
     limits: Limits,
     files: Mapping[str, bytes],
     content: Callable[[bytes], int],
+    first: bool = False,
     without: Collection[str] = (),
 ) -> list[str]:
     """bubblewrap and its options.
 
     program: bubblewrap's path. mounts: those of the system, and what else may be read. content: makes a descriptor
-    from which bubblewrap reads. without: of DEFENCES, for proofs.
+    from which bubblewrap reads. first: whether the program is the first process of its namespace. without: of DEFENCES,
+    for proofs.
     """
     kept = {name for name in DEFENCES if name not in without}
     command = [program, "--unshare-user", "--uid", str(USER_ID), "--gid", str(USER_ID), "--unshare-uts"]
     command += ["--unshare-cgroup-try", "--hostname", "sandbox", "--new-session"]
     command += ["--unshare-ipc"] if "ipc" in kept else []
     command += ["--unshare-net"] if "network" in kept else []
-    command += ["--unshare-pid"] if "processes" in kept else []
+    command += ["--unshare-pid", *(["--as-pid-1"] if first else [])] if "processes" in kept else []
     command += ["--die-with-parent"] if "end with parent" in kept else []
     command += ["--cap-drop", "ALL"] if "capabilities" in kept else ["--cap-add", "ALL"]
     command += ["--seccomp", str(content(seccomp_filter()))] if "seccomp" in kept else []
@@ -94,6 +111,8 @@ def bubblewrap_command(
     for option, source, target in mounts:
         writable = option == "--ro-bind" and "read-only system" not in kept
         command += ["--bind" if writable else option, source, target]
+    for place in covered_folders(mounts):
+        command += ["--tmpfs", place, "--remount-ro", place]
     for target, made in _MADE_FILES.items():
         command += ["--ro-bind-data", str(content(made)), target]
     for name, given in files.items():

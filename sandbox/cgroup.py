@@ -9,12 +9,17 @@ import contextlib
 import itertools
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from .start_time import start_time
+
 _PREFIX = "ludus-"
 _counter = itertools.count()
+_left: set[Path] = set()
+"""What could not be removed yet; the next run tries again."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ def _version_1() -> Hierarchy | None:
         for mount, options in _mounts("cgroup"):
             if name in options and name in paths:
                 folder = mount / paths[name].strip("/")
-                if _writable(folder):
+                if _writable(folder) and os.access(folder / "tasks", os.W_OK):
                     folders[name] = folder
     if not {"memory", "pids"} <= folders.keys():
         return None
@@ -103,39 +108,80 @@ def _writable(folder: Path) -> bool:
 
 def _remove_orphans(folder: Path) -> None:
     for left in folder.glob(f"{_PREFIX}*-*"):
-        owner = left.name.removeprefix(_PREFIX).partition("-")[0]
-        if owner.isdecimal() and not Path(f"/proc/{owner}").exists():
+        owner, _, rest = left.name.removeprefix(_PREFIX).partition("-")
+        since = start_time(owner) if owner.isdecimal() else None
+        if since == "" or (since is not None and rest != "probe" and since != rest.partition("-")[0]):
             with contextlib.suppress(OSError):
                 left.rmdir()
 
 
-class Cgroup:
-    """One cgroup with bounds. Raises OSError where it cannot be made."""
+def _remove_left() -> None:
+    for folder in list(_left):
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+        if not folder.exists():
+            _left.discard(folder)
 
-    def __init__(self, place: Hierarchy, memory_bytes: int, processes: int) -> None:
-        name = f"{_PREFIX}{os.getpid()}-{next(_counter)}"
+
+class Cgroup:
+    """One cgroup with bounds. together: where memory runs out, all of its processes end, and not just one; known to
+    version 2 only. Raises OSError where it cannot be made.
+
+    A process is put under it in one of two ways. Version 1 lets a thread move itself, and so it is started from inside,
+    at once. Version 2 lets none, and it is moved when it is there, for which the kernel waits for all processors: ten
+    milliseconds and more, unless it was just done.
+    """
+
+    def __init__(self, place: Hierarchy, memory_bytes: int, processes: int, *, together: bool = True) -> None:
+        name = f"{_PREFIX}{os.getpid()}-{start_time(os.getpid())}-{next(_counter)}"
+        _remove_left()
         self._version = place.version
         self._memory, self._pids = place.memory / name, place.pids / name
         self._cpu = place.cpu / name if place.cpu is not None else None
-        self._folders = {folder / name for folder in place.folders()}
+        self._around = place.folders()
+        self._folders = {folder / name for folder in self._around}
+        try:
+            self._make(place, memory_bytes, processes, together)
+        except OSError:
+            self.remove()
+            raise
+
+    def _make(self, place: Hierarchy, memory_bytes: int, processes: int, together: bool) -> None:
         for folder in self._folders:
             folder.mkdir()
-        (self._pids / "pids.max").write_text(str(processes))
+        (self._pids / "pids.max").write_text(str(processes if place.version == 2 else processes + 1))
         if place.version == 2:
             (self._memory / "memory.max").write_text(str(memory_bytes))
             with contextlib.suppress(OSError):  # kernels without swap accounting have no such file
                 (self._memory / "memory.swap.max").write_text("0")
             with contextlib.suppress(OSError):
-                (self._memory / "memory.oom.group").write_text("1")
+                (self._memory / "memory.oom.group").write_text("1" if together else "0")
         else:
             (self._memory / "memory.limit_in_bytes").write_text(str(memory_bytes))
             with contextlib.suppress(OSError):
                 (self._memory / "memory.memsw.limit_in_bytes").write_text(str(memory_bytes))
 
+    @contextlib.contextmanager
+    def around_start(self) -> Iterator[None]:
+        """What this thread starts meanwhile is under the bounds, and one process beside those allowed: the first."""
+        if self._version == 2:
+            yield
+            return
+        try:
+            self._move_here(self._folders)
+            yield
+        finally:
+            self._move_here(self._around)
+
     def add(self, pid: int) -> None:
-        """Put a process, and what it will start, under the bounds."""
-        for folder in self._folders:
-            (folder / "cgroup.procs").write_text(str(pid))
+        """Put a process that was started meanwhile, and what it will start, under the bounds."""
+        if self._version == 2:
+            (self._memory / "cgroup.procs").write_text(str(pid))
+
+    @staticmethod
+    def _move_here(folders: set[Path]) -> None:
+        for folder in folders:
+            (folder / "tasks").write_text("0")  # this thread, by the kernel's word for it
 
     def peak_bytes(self) -> int | None:
         """The most memory that was used at one time."""
@@ -153,13 +199,13 @@ class Cgroup:
                 return int((self._cpu / "cpuacct.usage").read_text()) / 1e9
         return None
 
-    def ran_out(self) -> bool:
-        """Whether the kernel ended a process because of the bound on memory."""
+    def oom_kills(self) -> int:
+        """How many processes the kernel has ended because of the bound on memory."""
         name = "memory.events" if self._version == 2 else "memory.oom_control"
         with contextlib.suppress(OSError):
             rows = (line.split() for line in (self._memory / name).read_text().splitlines())
-            return any(row[0] == "oom_kill" and row[1] != "0" for row in rows)
-        return False
+            return next((int(row[1]) for row in rows if row[0] == "oom_kill"), 0)
+        return 0
 
     def remove(self) -> None:
         """Remove the cgroup, once its processes are gone."""
@@ -172,3 +218,5 @@ class Cgroup:
                     break
                 except OSError:  # the last process has ended and is not yet counted out
                     time.sleep(0.002)
+            else:
+                _left.add(folder)

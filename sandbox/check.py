@@ -10,24 +10,27 @@ import contextlib
 import ctypes
 import json
 import os
+import re
 import secrets
+import select
 import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from .attacks import ATTACKS, PRELUDE, Attack
+from .attack import PRELUDE, Attack
+from .attacks import ATTACKS
+from .backend import Sandbox
 from .check_report import CheckReport, CheckRow
 from .errors import SandboxError
 from .limits import MIB, Limits
-from .protocol import Sandbox
 from .result import Result, Status
 
 LIMITS = Limits(
@@ -41,10 +44,12 @@ LIMITS = Limits(
     open_files=64,
 )
 """Low, so that attacks are soon over."""
-LATE_S = 5.0
-"""How long after its time a program may come back."""
+LATE_S = 15.0
+"""How long after its time a program may come back: on a loaded machine a container takes seconds to come and to go."""
 LOOK_S = 0.03
 """A process that was just started has no command line for a moment."""
+_FOLDERS = ("/var/lib", "/var/log", "/etc/ssh", "/boot", "/srv")
+"""Folders of the host that no program needs."""
 LINGER_S = 3.0
 """How long the kernel may take to clear away what was ended."""
 
@@ -62,8 +67,17 @@ def check_sandbox(sandbox: Sandbox, attacks: Sequence[Attack] = ATTACKS, *, name
     rows = [_honest(sandbox)]
     if rows[0].status == "passed":
         with Host() as host:
-            rows += [attack_row(sandbox, attack, host) for attack in attacks]
+            found = {attack: attack_row(sandbox, attack, host) for attack in attacks if not attack.idle}
+        idle = [attack for attack in attacks if attack.idle]
+        with ThreadPoolExecutor(max(len(idle), 1)) as pool:
+            found |= zip(idle, pool.map(lambda attack: _by_itself(sandbox, attack), idle), strict=True)
+        rows += [found[attack] for attack in attacks]
     return CheckReport(name or sandbox.name, tuple(rows))
+
+
+def _by_itself(sandbox: Sandbox, attack: Attack) -> CheckRow:
+    with Host() as host:
+        return attack_row(sandbox, attack, host)
 
 
 def _honest(sandbox: Sandbox) -> CheckRow:
@@ -170,11 +184,14 @@ class Host:
         places = {"secret": str(self.secret), "folder": str(self.folder), "unix_path": str(self.folder / "socket")}
         rest: dict[str, Any] = {"abstract": self.token, "shm_key": self.shm_key, "sentinel": self.sentinel.pid}
         rest["sentinel_mark"] = self.sentinel_mark
+        rest["folders"] = {
+            name: [os.stat(name).st_dev, os.stat(name).st_ino] for name in _FOLDERS if os.path.isdir(name)
+        }
         return json.dumps({**ports, **places, **rest, "token": self.token, "limits": asdict(LIMITS)})
 
     def watch(self) -> None:
         """Remember how things stand before an attack."""
-        self.listener.calls.clear()
+        self.listener.calls()
         if self.sentinel.poll() is not None:
             self._start_sentinel()
         for left in set(os.listdir(self.folder)) - {"secret", "socket"}:
@@ -190,19 +207,31 @@ class Host:
         if left:
             _kill_all(left)
             return f"{len(left)} of its processes outlived it.", "End the whole process tree, whatever it did to hide."
-        if self.listener.calls:
-            return f"It reached a listener of this machine ({self.listener.calls[0]}).", "Take its network away."
-        if self.sentinel.poll() is not None:
-            return "It ended a process of this machine.", "Give it process ids of its own."
+        if calls := self.listener.calls():
+            return f"It reached a listener of this machine ({calls[0]}).", "Take its network away."
+        if not self._sentinel_answers():
+            return "It ended or stopped a process of this machine.", "Give it process ids of its own."
         if self.secret.read_text() != self.token or set(os.listdir(self.folder)) != {"secret", "socket"}:
             return "It changed files of this machine.", "Show it no folder of the host that it can write."
+        while _mounts() != self._mounts and time.monotonic() < deadline:
+            time.sleep(0.02)
         if _mounts() != self._mounts:
             return "It left a mount behind.", "Make mounts in a namespace that ends with it."
         return None
 
     def _start_sentinel(self) -> None:
-        command = [sys.executable, "-c", "import sys; sys.stdin.read()", self.sentinel_mark]
-        self.sentinel = subprocess.Popen(command, stdin=subprocess.PIPE)
+        program = "import sys\nfor line in sys.stdin.buffer: sys.stdout.buffer.write(line), sys.stdout.flush()"
+        command = [sys.executable, "-c", program, self.sentinel_mark]
+        self.sentinel = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+
+    def _sentinel_answers(self) -> bool:
+        """Whether the process that attacks try to end is there; one that was just killed is not gone at once."""
+        assert self.sentinel.stdin is not None and self.sentinel.stdout is not None
+        with contextlib.suppress(OSError):
+            self.sentinel.stdin.write(b"?\n")
+            ready, _, _ = select.select([self.sentinel.stdout], [], [], LINGER_S)
+            return bool(ready) and bool(self.sentinel.stdout.read(1 << 16))
+        return False
 
     def _end_sentinel(self) -> None:
         self.sentinel.kill()
@@ -210,10 +239,9 @@ class Host:
 
 
 class _Listener:
-    """Takes TCP, UDP and Unix connections on this machine's loopback, and counts them."""
+    """Waits for TCP, UDP and Unix connections on this machine's loopback; the kernel keeps them until they are read."""
 
     def __init__(self, path: Path, abstract: str) -> None:
-        self.calls: list[str] = []
         self._sockets = {"UDP": socket.socket(socket.AF_INET, socket.SOCK_DGRAM), "TCP": socket.socket()}
         self._sockets["Unix"] = socket.socket(socket.AF_UNIX)
         for name in ("UDP", "TCP"):
@@ -233,26 +261,28 @@ class _Listener:
 
     def __enter__(self) -> Self:
         for name, one in self._sockets.items():
+            one.setblocking(False)
             if name != "UDP":
                 with contextlib.suppress(OSError):
                     one.listen()
-            threading.Thread(target=self._serve, args=(name, one), daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
         for one in self._sockets.values():
-            with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits
             one.close()
 
-    def _serve(self, name: str, one: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while one.fileno() != -1:
-                if name == "UDP":
-                    one.recvfrom(1000)
-                else:
-                    one.accept()[0].close()
-                self.calls.append(name)
+    def calls(self) -> list[str]:
+        """What has come since the last time, by the name of the socket."""
+        found = []
+        for name, one in self._sockets.items():
+            with contextlib.suppress(OSError):
+                while True:
+                    if name == "UDP":
+                        one.recvfrom(1000)
+                    else:
+                        one.accept()[0].close()
+                    found.append(name)
+        return found
 
 
 def _libc() -> Any:
@@ -260,8 +290,10 @@ def _libc() -> Any:
 
 
 def _mounts() -> list[str]:
+    """The mounts of this machine, without those of the containers that an engine keeps ready, which it names."""
     with contextlib.suppress(OSError):
-        return sorted(line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines())
+        places = (line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines())
+        return sorted(place for place in places if not re.search("[0-9a-f]{12}", place))
     return []
 
 

@@ -12,11 +12,13 @@ import subprocess
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
+from contextlib import nullcontext
 from typing import Any
 
+from .cgroup import Cgroup
 from .landlock import restrict_this_thread
 
-_Job = tuple["Future[subprocess.Popen[Any]]", Sequence[str], dict[str, Any]]
+_Job = tuple["Future[subprocess.Popen[Any]]", Sequence[str], Cgroup | None, dict[str, Any]]
 
 
 class Launcher:
@@ -27,19 +29,27 @@ class Launcher:
         self._landlock = landlock
         threading.Thread(target=self._work, name="ludus-sandbox-launcher", daemon=True).start()
 
-    def start(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
+    def start(self, argv: Sequence[str], cgroup: Cgroup | None, **options: Any) -> subprocess.Popen[Any]:
         """`subprocess.Popen(argv, **options)`, called in the thread of the launcher. Its pipes carry bytes."""
         future: Future[subprocess.Popen[Any]] = Future()
-        self._jobs.put((future, argv, options))
-        return future.result()
+        self._jobs.put((future, argv, cgroup, options))
+        try:
+            return future.result()
+        except BaseException:  # such as Ctrl-C while it waits: what was asked for starts all the same
+            if future.exception() is None:
+                future.result().kill()
+                future.result().wait()
+            raise
 
     def _work(self) -> None:
         if self._landlock:
             restrict_this_thread()
         while True:
-            future, argv, options = self._jobs.get()
+            future, argv, cgroup, options = self._jobs.get()
             try:
-                future.set_result(subprocess.Popen(argv, **options))
+                with nullcontext() if cgroup is None else cgroup.around_start():
+                    process = subprocess.Popen(argv, **options)
+                future.set_result(process)
             except BaseException as error:
                 future.set_exception(error)
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from .errors import SandboxError, did_you_mean
 
 MIB = 1024 * 1024
+LONGEST_S = 2_000_000.0
+"""More than three weeks; what waits for events knows no longer times."""
+LARGEST = 2**60
+MOST_PROCESSES = 4_000_000
+"""A little below what Linux can count."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +40,16 @@ class Limits:
             whole = not field.name.endswith("_s")
             if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
                 raise SandboxError(f"limits: {field.name} = {value!r:.80} must be a {'whole ' if whole else ''}number.")
-            if not math.isfinite(value) or value <= 0:
-                raise SandboxError(f"limits: {field.name} = {value} must be above 0 and finite.")
+            most = MOST_PROCESSES if field.name == "processes" else LARGEST if whole else LONGEST_S
+            if not 0 < value <= most:  # not true of NaN
+                said = f"{most}" if whole else f"{most:g}"
+                raise SandboxError(f"limits: {field.name} = {value} must be above 0 and at most {said}.")
         if self.memory_bytes < 16 * MIB:
             raise SandboxError(
                 f"limits: memory_bytes = {self.memory_bytes} is below 16 MiB; no program starts in that."
             )
+        if self.disk_bytes < 4096:
+            raise SandboxError(f"limits: disk_bytes = {self.disk_bytes} is below 4 KiB; no folder fits in that.")
         if self.open_files < 16:
             raise SandboxError(f"limits: open_files = {self.open_files} is below 16; no program starts with that.")
 

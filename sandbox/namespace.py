@@ -15,15 +15,18 @@ import resource
 import select
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .cgroup import Cgroup, Hierarchy
+from .cgroup import Cgroup
 from .descriptors import Descriptors
+from .job import Job
 from .launcher import Launcher
 from .limits import MIB, Limits
 from .output import Output
+from .process import PipeInput
+from .start_time import start_time
 from .supervise import exit_fd
 
 SETUP_S = 20.0
@@ -40,10 +43,11 @@ _MARK = "ludus-sandbox-of-"
 
 
 class Namespace:
-    """One started bubblewrap. fds: owns the descriptors; as a context manager it ends what still runs.
+    """One started bubblewrap. fds: owns the descriptors; as a context manager it ends what still runs. cgroup: which
+    bounds it, where there is one.
 
-    stdin: the program's input; None for a pipe, whose end to write to is `stdin_fd`. head_fd: readable when the head
-    has ended; None where bubblewrap gave up before there was one.
+    input: where the job brings none. head_fd: readable when the head has ended;
+    None where bubblewrap gave up before there was one.
     """
 
     def __init__(
@@ -51,69 +55,64 @@ class Namespace:
         fds: Descriptors,
         launcher: Launcher,
         command: Callable[[Callable[[bytes], int]], list[str]],
-        argv: Sequence[str],
-        stdin: bytes | None,
+        job: Job,
         environment: dict[str, str] | None,
-        output_bytes: int,
+        cgroup: Cgroup | None,
     ) -> None:
+        self._cgroup = cgroup
         hold, self._release = fds.pipe()
         self._status, status_end = fds.pipe()
         stdout, stdout_end = fds.pipe()
         stderr, stderr_end = fds.pipe()
-        gate = fds.own(os.dup(hold))
+        gate = fds.make(os.dup, hold)
         passed = [hold, gate, status_end]
 
         def content(data: bytes) -> int:
             passed.append(fds.content(data))
             return passed[-1]
 
-        self.stdin_fd: int | None = None
-        if stdin is None:
-            given, self.stdin_fd = fds.pipe()
+        self.input: PipeInput | None = None
+        if job.stdin is None:
+            given, give = fds.pipe()
+            self.input = PipeInput(fds.hand_over(give))
         else:
-            given = fds.content(stdin)
+            given = fds.content(job.stdin)
         options = [*command(content), "--block-fd", str(hold), "--json-status-fd", str(status_end)]
         ends: dict[str, Any] = {"stdin": given, "stdout": stdout_end, "stderr": stderr_end, "pass_fds": tuple(passed)}
-        gated = ["/bin/sh", "-c", _GATE, f"{_MARK}{os.getpid()}-{_pid_namespace()}", str(gate), *argv]
-        self._process = launcher.start([*options, "--", *gated], env=environment, **ends)
+        gated = ["/bin/sh", "-c", _GATE, _mark_of(os.getpid()), str(gate), *job.argv]
+        self._process = launcher.start([*options, "--", *gated], cgroup, env=environment, **ends)
         fds.close(*passed, given, stdout_end, stderr_end)
-        self.outputs = [Output(stdout, output_bytes), Output(stderr, output_bytes)]
-        self.outer_fd = fds.own(exit_fd(self._process.pid, self._process.wait))
+        self.outputs = [Output(fd, job.limits.output_bytes) for fd in (stdout, stderr)]
+        self.outer_fd = fds.make(exit_fd, self._process.pid, self._process.wait)
         self.head_fd: int | None = None
         self._said = b""
         self._head = self._find_head()
         if self._head is not None:
             with contextlib.suppress(ProcessLookupError):
-                self.head_fd = fds.own(os.pidfd_open(self._head))
+                self.head_fd = fds.make(os.pidfd_open, self._head)
 
     def __enter__(self) -> Namespace:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.kill()
         if self._process.poll() is None:
-            self.kill()
             self._process.kill()
             self._process.wait()
+        if self.input is not None:
+            self.input.close()
 
-    def confine(self, limits: Limits, place: Hierarchy | None, rlimits: bool = True) -> Cgroup | None:
+    def confine(self, limits: Limits, rlimits: bool = True) -> None:
         """Put bounds on the head, and so on all that it will start. Raises ProcessLookupError where it has ended."""
         assert self._head is not None
-        cgroup = None if place is None else Cgroup(place, limits.memory_bytes, limits.processes + 1)
-        try:
-            if cgroup is not None:
-                cgroup.add(self._head)
-            for kind, bound in _bounds(limits, whole_tree=cgroup is not None).items() if rlimits else ():
-                soft, hard = bound if isinstance(bound, tuple) else (bound, bound)
-                allowed = resource.prlimit(self._head, kind)[1]
-                if allowed != resource.RLIM_INFINITY:
-                    soft, hard = min(soft, allowed), min(hard, allowed)
-                resource.prlimit(self._head, kind, (soft, hard))
-        except BaseException:
-            if cgroup is not None:
-                self.kill()
-                cgroup.remove()
-            raise
-        return cgroup
+        if self._cgroup is not None:
+            self._cgroup.add(self._head)
+        for kind, bound in _bounds(limits, whole_tree=self._cgroup is not None).items() if rlimits else ():
+            soft, hard = bound if isinstance(bound, tuple) else (bound, bound)
+            allowed = resource.prlimit(self._head, kind)[1]
+            if allowed != resource.RLIM_INFINITY:
+                soft, hard = min(soft, allowed), min(hard, allowed)
+            resource.prlimit(self._head, kind, (soft, hard))
 
     def release(self) -> None:
         """Let the program run."""
@@ -142,8 +141,10 @@ class Namespace:
     def _find_head(self) -> int | None:
         """The process id of the head, as bubblewrap reports it; None where it gave up."""
         deadline = time.monotonic() + SETUP_S
+        poll = select.poll()  # select.select knows no descriptor above 1,023
+        poll.register(self._status, select.POLLIN)
         while b"\n" not in self._said:
-            ready, _, _ = select.select([self._status], [], [], max(deadline - time.monotonic(), 0))
+            ready = poll.poll(max(deadline - time.monotonic(), 0) * 1000)
             chunk = os.read(self._status, 4096) if ready else b""
             if not chunk:
                 return None
@@ -156,12 +157,17 @@ def reap_orphans() -> None:
 
     bubblewrap's outer process then ends with its parent, and its inner one waits for it for ever. No program ran in it.
     """
-    mark = re.compile(rf"\0{_MARK}([0-9]+)-{_pid_namespace()}\0".encode())
+    mark = re.compile(rf"\0({_MARK}([0-9]+)-[0-9]*-{_pid_namespace()})\0".encode())
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             owner = mark.search((folder / "cmdline").read_bytes())
-            if owner and not Path("/proc", owner[1].decode()).exists():
+            if owner and owner[1].decode() != _mark_of(owner[2].decode()):
                 os.kill(int(folder.name), signal.SIGKILL)
+
+
+def _mark_of(pid: int | str) -> str:
+    """What names an owner for good; that of a process that is not there is nobody's."""
+    return f"{_MARK}{pid}-{start_time(pid)}-{_pid_namespace()}"
 
 
 def _pid_namespace() -> int:

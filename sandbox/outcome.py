@@ -8,6 +8,9 @@ from .limits import Limits
 from .result import Status, Usage
 from .supervise import Ending
 
+_LAST_SIGNAL = 64
+"""Of Linux, where programs run, whatever system asks."""
+
 
 def outcome(ending: Ending, exit_code: int | None, ran_out: bool, limits: Limits, usage: Usage) -> tuple[Status, str]:
     """How a program ended; its exit code is only missing where the sandbox has ended it."""
@@ -20,8 +23,12 @@ def outcome(ending: Ending, exit_code: int | None, ran_out: bool, limits: Limits
     if ran_out:
         return Status.MEMORY, f"The program took more than {limits.memory_bytes} bytes of memory."
     code = exit_code or 0
-    if code == 128 + signal.SIGXCPU or (code == 128 + signal.SIGKILL and (usage.cpu_s or 0.0) > limits.cpu_s):
+    used_s = limits.cpu_s if usage.cpu_s is None else usage.cpu_s
+    # The kernel counts for its limit in ticks, and tells more exactly what was used, which may be less.
+    if (code == 128 + signal.SIGXCPU and used_s > 0.5 * limits.cpu_s) or (
+        code == 128 + signal.SIGKILL and used_s > limits.cpu_s
+    ):
         return Status.TIMEOUT, f"The program used more than {limits.cpu_s:g} s of processor time."
-    if code > 128:
+    if 128 < code <= 128 + _LAST_SIGNAL:
         return Status.KILLED, f"Signal {code - 128} ended the program."
     return Status.EXITED, ""

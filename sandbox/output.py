@@ -14,21 +14,21 @@ _CHUNK_BYTES = 1 << 16
 class Output:
     """What comes from one descriptor, up to a limit; one byte more is kept, as a sign, and the rest is thrown away.
 
-    One thread drains it, another may read lines from it meanwhile.
+    One thread drains it, another may read lines from it meanwhile; a line that was read is no longer kept.
     """
 
     def __init__(self, fd: int, limit_bytes: int) -> None:
         self.fd = fd
         self.limit_bytes = limit_bytes
         self._kept = bytearray()
-        self._read = 0
+        self._searched = 0
         self._ended = False
         self._changed = threading.Condition()
         os.set_blocking(fd, False)
 
     @property
     def too_much(self) -> bool:
-        """Whether more came than the limit."""
+        """Whether more is there than the limit."""
         return len(self._kept) > self.limit_bytes
 
     def drain(self) -> bool:
@@ -59,11 +59,13 @@ class Output:
         """The next line, without its end; None where none has come in time, and none will come after the last."""
         deadline = time.monotonic() + timeout_s
         with self._changed:
-            while (end := self._kept.find(b"\n", self._read)) == -1:
+            while (end := self._kept.find(b"\n", self._searched)) == -1:
+                self._searched = len(self._kept)
                 if self._ended or not self._changed.wait(max(deadline - time.monotonic(), 0)):
                     return None
-            line = bytes(self._kept[self._read : end])
-            self._read = end + 1
+            line = bytes(self._kept[:end])
+            del self._kept[: end + 1]
+            self._searched = 0
             return line
 
     def text(self) -> str:

@@ -13,18 +13,19 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from .backend import Sandbox
 from .descriptors import Descriptors
 from .errors import SandboxError
+from .job import Job, Running
 from .limits import Limits
 from .outcome import outcome
 from .output import Output
-from .process import Started
-from .protocol import Files, SandboxBase, checked_argv, checked_files
+from .process import PipeInput
 from .result import Result, Status, Usage
 from .supervise import Cancellation, Ending, SurvivedKill, exit_fd, supervise
 
 
-class Plain(SandboxBase):
+class Plain(Sandbox):
     """Runs programs as ordinary processes of this user in a temporary folder, with this environment's PATH.
 
     Of the limits only the time by the clock and the output are kept. A process that leaves its group outlives its run.
@@ -39,27 +40,20 @@ class Plain(SandboxBase):
         self._lock = threading.Lock()
         self._closed = False
 
-    def _execute(
-        self,
-        argv: Sequence[str],
-        stdin: bytes | None,
-        files: Files | None,
-        limits: Limits | None,
-        cancellation: Cancellation | None,
-        started: Started | None,
-    ) -> Result:
-        argv, contents, limits = checked_argv(argv), checked_files(files), limits or self.limits
+    def execute(self, job: Job) -> Result:
+        """See `Sandbox.execute`."""
+        argv, limits = job.argv, job.limits
         if self._closed:
             raise SandboxError("The sandbox was closed; open another one.")
         begun = time.monotonic()
         with contextlib.ExitStack() as stack:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ludus-", ignore_cleanup_errors=True))
-            for name, content in contents.items():
+            for name, content in job.files.items():
                 place = Path(folder, name)
                 place.parent.mkdir(parents=True, exist_ok=True)
                 place.write_bytes(content)
             fds = stack.enter_context(Descriptors())
-            given, write_fd = fds.pipe() if stdin is None else (_content(fds, stdin), None)
+            given, write_fd = fds.pipe() if job.stdin is None else (_content(fds, job.stdin), None)
             try:
                 process = _start(argv, folder, given)
             except FileNotFoundError:
@@ -70,9 +64,9 @@ class Plain(SandboxBase):
             stack.enter_context(process)
             assert process.stdout is not None and process.stderr is not None
             outputs = [Output(pipe.fileno(), limits.output_bytes) for pipe in (process.stdout, process.stderr)]
-            if started is not None and write_fd is not None:
-                started(fds.hand_over(write_fd), outputs[0])
-            return self._watch(process, outputs, begun, limits, cancellation)
+            if job.started is not None and write_fd is not None:
+                job.started(Running(PipeInput(fds.hand_over(write_fd)), outputs[0]))
+            return self._watch(process, outputs, begun, limits, job.cancellation)
 
     def _watch(
         self,
@@ -85,6 +79,8 @@ class Plain(SandboxBase):
         ended = exit_fd(process.pid, process.wait)
         with self._lock:
             self._running.add(process.pid)
+            if self._closed:
+                _kill(process.pid)
         try:
             ending = supervise(
                 outputs,

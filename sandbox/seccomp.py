@@ -2,8 +2,8 @@
 
 Invariant: a denied call returns an error and never reaches the code behind it. The filter is an addition: namespaces
 and dropped capabilities refuse most of these calls, too, and the filter keeps the program away from kernel code that
-has let others out. io_uring and clone3 are said not to exist, since their arguments lie where no filter can read them;
-programs then use their predecessors.
+has let others out. io_uring and clone3 are said not to exist, since their arguments lie where no filter can read them,
+and inotify, since the host counts its instances for each user; programs then use their predecessors, or look again.
 """
 
 from __future__ import annotations
@@ -35,11 +35,22 @@ _DENIED: dict[str, tuple[int, int | None]] = {
     **{"lookup_dcookie": (212, 18), "move_pages": (279, 239), "migrate_pages": (256, 238), "vhangup": (153, 58)},
     **{"ioperm": (173, None), "iopl": (172, None), "nfsservctl": (180, 42)},
 }
-_ABSENT = {
+_ABSENT: dict[str, tuple[int, int | None]] = {
     **{"clone3": (435, 435), "io_uring_setup": (425, 425)},
     **{"io_uring_enter": (426, 426), "io_uring_register": (427, 427)},
+    **{"inotify_init": (253, None), "inotify_init1": (294, 26)},
 }
-_CLONE, _SOCKET, _IOCTL = (56, 220), (41, 198), (16, 29)
+_ABOUT_OTHERS = {
+    **{"prlimit64": (302, 261, 0), "sched_setparam": (142, 118, 0), "sched_setscheduler": (144, 119, 0)},
+    **{"sched_setaffinity": (203, 122, 0), "sched_setattr": (314, 274, 0)},
+    **{"setpriority": (141, 140, 1), "ioprio_set": (251, 30, 1)},
+}
+"""Numbers, and which argument is the process: refused for process 1, which no namespace of users guards from others of
+the same user."""
+_ONLY_PROCESSES = {"setpriority": (141, 140, 0), "ioprio_set": (251, 30, 1)}
+"""Numbers, and the first argument that says that the second is a process: a group of them, or all of a user, may hold
+process 1, too."""
+_CLONE, _SOCKET, _IOCTL, _FCNTL = (56, 220), (41, 198), (16, 29), (72, 25)
 _CLONE_NEW = 0x7E020000
 """The flags of clone that make namespaces."""
 _FAMILIES = (1, 2, 10)
@@ -47,6 +58,9 @@ _FAMILIES = (1, 2, 10)
 back by a network namespace."""
 _TERMINAL_INPUT = (0x5412, 0x541C)
 """TIOCSTI and TIOCLINUX type into the terminal."""
+
+_SET_LEASE = 1024
+"""F_SETLEASE on a file of the host that may be read would hold up whoever opens it there."""
 
 _NR, _ARCH, _ARG0, _ARG1 = 0, 4, 16, 24
 _LOAD, _AND, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x54, 0x15, 0x35, 0x06
@@ -84,6 +98,14 @@ def seccomp_filter(machine: str | None = None) -> bytes:
     families = [_step(_EQUAL, family, len(_FAMILIES) - place, 0) for place, family in enumerate(_FAMILIES)]
     program += [_step(_EQUAL, _SOCKET[column], 0, 3 + len(families)), _step(_LOAD, _ARG0), *families]
     program += [_refuse(errno.EAFNOSUPPORT), _step(_RETURN, _ALLOW)]
+    for *row, kind in _ONLY_PROCESSES.values():
+        program += [_step(_EQUAL, row[column], 0, 3), _step(_LOAD, _ARG0), _step(_EQUAL, kind, 1, 0)]
+        program += [_refuse(errno.EPERM), _step(_LOAD, _NR)]
+    for *row, place in _ABOUT_OTHERS.values():
+        program += [_step(_EQUAL, row[column], 0, 4), _step(_LOAD, (_ARG0, _ARG1)[place]), _step(_EQUAL, 1, 0, 1)]
+        program += [_refuse(errno.EPERM), _step(_RETURN, _ALLOW)]
+    program += [_step(_EQUAL, _FCNTL[column], 0, 4), _step(_LOAD, _ARG1), _step(_EQUAL, _SET_LEASE, 0, 1)]
+    program += [_refuse(errno.EPERM), _step(_RETURN, _ALLOW)]
     program += [_step(_EQUAL, _IOCTL[column], 0, 4), _step(_LOAD, _ARG1)]
     program += [_step(_EQUAL, _TERMINAL_INPUT[0], 1, 0), _step(_EQUAL, _TERMINAL_INPUT[1], 0, 1)]
     program += [_refuse(errno.EPERM), _step(_RETURN, _ALLOW)]

@@ -6,6 +6,8 @@ SurvivedKill.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import selectors
 import sys
@@ -13,8 +15,11 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from enum import Enum
+from typing import TypeVar
 
 from .output import Output
+
+T = TypeVar("T")
 
 _KILL_GRACE_S = 10.0
 """Longer than the kernel needs to tear down any process tree that the limits allow."""
@@ -58,6 +63,22 @@ class Cancellation:
                 self._closed = True
                 os.close(self._read_fd)
                 os.close(self._write_fd)
+
+
+async def cancellable(call: Callable[[Cancellation], T]) -> T:
+    """What a call returns, made in another thread; where this is cancelled, the call is, and has ended afterwards."""
+    cancellation = Cancellation()
+    task = asyncio.ensure_future(asyncio.to_thread(call, cancellation))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        cancellation.cancel()
+        while not task.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([task])
+        raise
+    finally:
+        cancellation.close()
 
 
 def exit_fd(pid: int, wait: Callable[[], object]) -> int:

@@ -15,6 +15,8 @@ import pytest
 from judge_server import Behaviour, ScriptedServer
 
 from ludus.sandbox.bubblewrap import Bubblewrap
+from ludus.sandbox.docker_engine import Docker, docker_client
+from ludus.sandbox.docker_image import make_image
 from ludus.sandbox.errors import SandboxError
 from ludus.verifiers.openai_completer import OpenAICompleter
 
@@ -61,6 +63,20 @@ def bubblewrap() -> Iterator[Bubblewrap]:
     """An open bubblewrap sandbox. Where there can be none the test is skipped, in continuous integration it fails."""
     try:
         sandbox = Bubblewrap()
+    except SandboxError as error:
+        if IN_CI:
+            pytest.fail(str(error))
+        pytest.skip(str(error))
+    with sandbox:
+        yield sandbox
+
+
+@pytest.fixture(scope="session")
+def docker() -> Iterator[Docker]:
+    """An open Docker sandbox, whose image is made where there is none. Skipped or failed as `bubblewrap` is."""
+    try:
+        make_image(docker_client())
+        sandbox = Docker()
     except SandboxError as error:
         if IN_CI:
             pytest.fail(str(error))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,10 +12,23 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ludus.agents.trajectory import Episode, Trajectory
-from ludus.trainers.algorithms import ALGORITHMS, AlgorithmError, Experience, get_algorithm
-from ludus.trainers.algorithms.advantages import group_center, group_norm, leave_one_out
+from ludus.agents.trajectory import Episode, Step, Trajectory
+from ludus.trainers.algorithms import ALGORITHMS, Algorithm, AlgorithmError, Experience, get_algorithm
+from ludus.trainers.algorithms.advantages import (
+    entropy_weighted,
+    entropy_weighted_sequences,
+    gae,
+    group_center,
+    group_norm,
+    leave_one_out,
+    length_reward,
+    rewards_to_go,
+    to_go,
+    token_rewards,
+    whiten,
+)
 from ludus.trainers.algorithms.kl import k1, k2, k3
+from ludus.trainers.algorithms.losses import reinforce
 from ludus.trainers.algorithms.reductions import (
     constant_length,
     sequence_mean_token_mean,
@@ -175,3 +190,125 @@ def test_other_normalisations_of_a_group_by_hand() -> None:
 def test_presets_use_the_estimator_that_is_named(name: str, options, first: float) -> None:
     found, _ = get_algorithm(name, **options).estimator(experience(list(REWARDS), [0] * 4), {})
     assert found[0][0].tolist() == pytest.approx([0.0, first, first], abs=1e-5)
+
+
+# --- estimators over tokens ------------------------------------------------------------------------------------------
+
+
+def test_rewards_to_go_by_hand() -> None:
+    assert to_go(np.array([1.0, 0.0, 2.0])).tolist() == [3.0, 2.0, 2.0]
+    assert to_go(np.array([1.0, 0.0, 2.0]), gamma=0.5).tolist() == [1.5, 1.0, 2.0]
+
+
+def test_gae_by_hand() -> None:
+    """gamma 0.9, lam 0.5: deltas 0.4 + 0 , 1 + 0.9 * 0.5 - 0.8 = 0.65 for the truncated end, 0.2 for the terminated."""
+    rewards, values = np.array([0.0, 1.0]), np.array([0.5, 0.8])
+    ended = gae(rewards, values, after=0.0, gamma=0.9, lam=0.5)
+    assert ended == pytest.approx([(0.72 - 0.5) + 0.45 * 0.2, 0.2])
+    cut = gae(rewards, values, after=0.5, gamma=0.9, lam=0.5)
+    assert cut == pytest.approx([(0.72 - 0.5) + 0.45 * 0.65, 0.65])
+    assert gae(rewards, values, 0.0, 1.0, 1.0) == pytest.approx(to_go(rewards) - values)
+
+
+def test_whitening_by_hand() -> None:
+    assert whiten(np.array([1.0, 2.0, 3.0])) == pytest.approx([-1.0, 0.0, 1.0])
+    assert whiten(np.array([2.0, 2.0])).tolist() == [0.0, 0.0]
+    assert whiten(np.array([2.0])).tolist() == [0.0]
+
+
+def stepwise(rewards: list[tuple[float, float]], total: list[float], kl: bool = False) -> Experience:
+    """Episodes of two turns, of two and one sampled tokens with an observed one between, and their steps' rewards."""
+    episodes = []
+    for i, (first, second) in enumerate(rewards):
+        steps = (Step(1, 3, first), Step(4, 5, second))
+        mask = (False, True, True, False, True)
+        trajectory = Trajectory((1, 2, 3, 4, 5), mask, (0.0, -1.0, -1.0, 0.0, -1.0), (0,) * 5, steps)
+        ends = (True, False, None, "answer", (), (trajectory,))
+        episodes.append(Episode(str(i), "e", str(i), "0", 0, first + second, {}, None, *ends))
+    kl_E = [[np.array([0.0, 0.1, 0.2, 0.0, 0.3])] for _ in episodes] if kl else None
+    return Experience(episodes, np.array(total), np.zeros(len(episodes), int), kl_E)
+
+
+def test_rewards_of_steps_stand_at_their_last_token_and_what_is_charged_besides_at_the_very_last() -> None:
+    (paid,) = token_rewards(stepwise([(0.5, 1.0)], [1.25]))
+    assert paid == pytest.approx([0.0, 0.5, 0.75])
+    (less,) = token_rewards(stepwise([(0.5, 1.0)], [1.5], kl=True))
+    assert less == pytest.approx([-0.1, 0.3, 0.7])
+    (found,), _ = rewards_to_go(1.0)(stepwise([(0.5, 1.0)], [1.5]), {})
+    assert found[0].tolist() == [0.0, 1.5, 1.5, 0.0, 1.0]
+
+
+def test_reinforce_plus_plus_by_hand() -> None:
+    """Two episodes with rewards 1 and 0: all tokens of one have 1 to go, and of the other 0."""
+    advantages, _ = get_algorithm("reinforce++", kl_coef=0.0).estimator(stepwise([(0, 1), (0, 0)], [1.0, 0.0]), {})
+    height = 0.5 / np.sqrt(0.3 + 1e-8)  # six values, 0.5 from their mean, with the variance 6 / 5 / 4
+    assert advantages[0][0] == pytest.approx([0, height, height, 0, height])
+    assert advantages[1][0] == pytest.approx([0, -height, -height, 0, -height])
+    other, _ = get_algorithm("reinforce++_baseline").estimator(stepwise([(0, 1), (0, 0)], [1.0, 0.0]), {})
+    assert other[0][0] == pytest.approx(advantages[0][0])
+
+
+def test_gtpo_by_hand() -> None:
+    """Successes with entropies 1 and 3 at their first tokens share 2 * 0.1; the longer one has its second by itself."""
+    rewards, entropies = np.array([1.0, 1.0, 0.0]), [np.array([1.0]), np.array([3.0, 2.0]), np.array([0.5])]
+    first, second, third = entropy_weighted(rewards, entropies, normalise="none")
+    assert first == pytest.approx([1 + 0.1 * 2 * 0.25])
+    assert second == pytest.approx([1 + 0.1 * 2 * 0.75, 1.1])
+    assert third == pytest.approx([-1.1])
+    failures = entropy_weighted(np.zeros(2), [np.array([1.0]), np.array([3.0])], normalise="none")
+    assert [part[0] for part in failures] == pytest.approx([-1 - 0.2 * 0.75, -1 - 0.2 * 0.25])
+    joint = np.concatenate(entropy_weighted(rewards, entropies))
+    assert joint.mean() == pytest.approx(0.0, abs=1e-12) and joint.std() == pytest.approx(1.0)
+
+
+def test_normalising_each_class_by_itself_erases_the_outcome() -> None:
+    rewards, entropies = np.array([1.0, 1.0, 0.0, 0.0]), [np.array([v]) for v in (1.0, 3.0, 1.0, 3.0)]
+    by_class = entropy_weighted(rewards, entropies, normalise="per_class")
+    assert by_class[0] + by_class[1] == pytest.approx(0.0) == by_class[2] + by_class[3]
+    lone = entropy_weighted(np.array([1.0, 0.0]), [np.array([1.0]), np.array([1.0])], normalise="per_class")
+    assert [part[0] for part in lone] == pytest.approx([1.1, -1.1])  # no spread: as they are
+
+
+def test_grpo_s_by_hand() -> None:
+    found = entropy_weighted_sequences(np.array([1.0, 1.0, 0.0]), np.array([1.0, 3.0, 2.0]), normalise="none")
+    assert found == pytest.approx([1.05, 1.15, -1.1])
+
+
+def test_the_length_reward_of_kimi_by_hand() -> None:
+    lengths, groups = np.array([10, 20, 30, 7, 7]), np.array([0, 0, 0, 1, 1])
+    right = np.array([True, False, True, True, False])
+    assert length_reward(lengths, right, groups) == pytest.approx([0.5, 0.0, -0.5, 0.0, 0.0])
+    assert length_reward(lengths, ~right, groups) == pytest.approx([0.0, 0.0, -0.5, 0.0, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("parts", "says"),
+    [
+        ({"kl": k1, "kl_in": "loss"}, "expected gradient of k1 in the loss is zero"),
+        ({"kl": k3, "kl_in": "reward"}, "k3 in the reward is biased"),
+        ({"kl": k1, "kl_in": "reward", "kl_weight": "old"}, "one in the reward needs none"),
+        ({"ratio": "sequence", "reduction": token_mean}, "token_mean would count it once for each"),
+        ({"ratio": "sequence", "reduction": partial(constant_length, horizon=4)}, "constant_length would count"),
+    ],
+)
+def test_parts_that_make_no_sense_together_are_refused_with_the_reason(parts: dict[str, Any], says: str) -> None:
+    sound: dict[str, Any] = {"estimator": rewards_to_go(), "loss": reinforce, "reduction": sequence_mean_token_mean}
+    Algorithm("sound", **sound)
+    Algorithm("weighed", **sound, kl=k1, kl_weight="old")
+    with pytest.raises(AlgorithmError, match=says):
+        Algorithm("odd", **{**sound, **parts})
+
+
+def test_conventions_of_other_libraries_are_asked_for_by_name() -> None:
+    found, _ = get_algorithm("grpo", like="trl").estimator(experience(list(REWARDS), [0] * 4), {})
+    assert found[0][0][1] == pytest.approx(1.49970, abs=1e-5)
+    assert get_algorithm("rloo", like="trl").ratio == "sequence"
+    with pytest.raises(AlgorithmError, match="dr_grpo has no conventions of its own like='trl'"):
+        get_algorithm("dr_grpo", like="trl")
+
+
+def test_remax_by_hand() -> None:
+    found, _ = get_algorithm("remax").estimator(
+        replace(experience([1.0, 0.25], [0, 1]), greedy_E=np.array([0.5, 1.0])), {}
+    )
+    assert [part.tolist() for (part,) in found] == [[0.0, 0.5, 0.5], [0.0, -0.75, -0.75]]

@@ -146,6 +146,12 @@ def test_scaling(tmp_path: Path) -> None:
     assert [row["new tokens each"] for row in tokens["rows"]] == [8, 16]
 
 
+def test_slow_tools(tmp_path: Path) -> None:
+    (table,) = run("slow_tools", tmp_path)
+    assert [row["tool"] for row in table["rows"]] == ["none", "sleeps", "sleeps"]
+    assert all(row["tokens/s"]["median"] > 0 for row in table["rows"])
+
+
 def test_memory(tmp_path: Path) -> None:
     (table,) = run("memory", tmp_path, *settings(*TINY))
     assert 0.1 < table["rows"][0]["GiB"] < 100
@@ -159,6 +165,13 @@ def test_learning_compares_the_recipe_with_both_controls(tmp_path: Path, in_this
     assert shuffled["after the cold start"] == whole["after the cold start"]
     (branch,) = tmp_path.glob("learning-seed0-shuffled-????????")
     assert [row["step"] for row in recipe_runs.read_metrics(branch) if row["phase"] == "sft"] == [1, 2]
+
+
+def test_the_league_plays_presets_from_one_cold_start(tmp_path: Path, in_this_process: None) -> None:
+    (table,) = run("league", tmp_path, *settings(*TINY))
+    assert sorted(row["preset"] for row in table["rows"]) == ["grpo", "opd"]
+    starts = {row["seed 0"].split(" to ")[0] for row in table["rows"]}
+    assert len(starts) == 1 and all("MISSED" in row["target"] or "met" in row["target"] for row in table["rows"])
 
 
 def test_a_finished_run_is_found_again(tmp_path: Path, in_this_process: None) -> None:
@@ -211,7 +224,11 @@ def test_gpu_benchmark_runs_from_the_source_tree_where_little_is_installed(tmp_p
 
 
 @pytest.mark.bubblewrap
-def test_sandbox(bubblewrap: object, tmp_path: Path) -> None:
-    starts, leftovers = run("sandbox", tmp_path)
-    assert all(row["ratio"]["median"] > 0 for row in starts["rows"])
-    assert [row["target"] for row in leftovers["rows"]] == ["met"] * 4
+def test_sandbox(bubblewrap: object, shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LUDUS_DATA", str(shared_data))
+    starts, sessions, judging, *leftovers = run("sandbox", tmp_path)
+    assert all(row["ratio"]["median"] > 0 for row in [*starts["rows"], *sessions["rows"]])
+    assert all(row["judged rightly"] == row["programs"] == 4 for row in judging["rows"])
+    assert len(leftovers) == len(judging["rows"])
+    assert all(row["target"] == "met" for table in leftovers for row in table["rows"])
+    assert len(leftovers) == 2 or "Docker was not measured" in sessions["notes"][-1]

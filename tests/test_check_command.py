@@ -77,9 +77,9 @@ def test_an_environment_of_ludus_passes(name: str, here: Path, shared_data: Path
     done = ludus("check", name, "--tasks", "5", "--seed", "1", cwd=here, LUDUS_DATA=str(shared_data))
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     lines = done.stdout.splitlines()
-    assert lines[0] == "passed   demonstrations: 5 demonstrations end with an answer."
-    assert lines[1] == "passed   gold: 5 right responses are CORRECT."
-    assert lines[-1] == f"{name}: 17 passed"
+    assert "passed   demonstrations: 5 demonstrations end with an answer." in lines
+    assert "passed   gold: 5 right responses are CORRECT." in lines
+    assert lines[-1] == f"{name}: 24 passed"
 
 
 def test_options_reach_the_environment(here: Path) -> None:
@@ -97,7 +97,7 @@ def test_the_environment_of_a_plugin_is_checked_by_its_name(here: Path, reposito
     done = ludus("check", "reverse/Reverse-v0", cwd=here, PYTHONPATH=str(place))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "skipped  demonstrations: There are none" in done.stdout
-    assert done.stdout.splitlines()[-1] == "reverse/Reverse-v0: 16 passed, 1 skipped"
+    assert done.stdout.splitlines()[-1] == "reverse/Reverse-v0: 23 passed, 1 skipped"
 
 
 @pytest.mark.parametrize(

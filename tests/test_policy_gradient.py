@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ludus.agents.config import TinyModel
 from ludus.agents.model import create_tiny_model
 from ludus.agents.trajectory import Episode, Trajectory
-from ludus.trainers.algorithms import Experience, get_algorithm
+from ludus.trainers.algorithms import ALGORITHMS, Experience, get_algorithm
 from ludus.trainers.batch import Pack, Row, collate, micro_batches, pack_rows
 from ludus.trainers.policy_step import accumulate, build_rows, frozen_logprobs, weigh
 from ludus.trainers.scoring import score
@@ -25,7 +25,29 @@ PRESETS = {
     "grpo": {"kl_coef": 0.1},
     "dr_grpo": {},
     "dapo": {},
+    "reinforce_baseline": {},
+    "reinforce++": {"kl_coef": 0.1},
+    "reinforce++_baseline": {"kl_coef": 0.1},
+    "remax": {"kl_coef": 0.1},
+    "ppo": {"kl_coef": 0.1},
+    "ppo_kl": {},
+    "trpo": {},
+    "gspo": {"clip_low": 0.1, "clip_high": 0.2},
+    "cispo": {},
+    "sapo": {},
+    "gtpo": {},
+    "grpo_s": {},
+    "kimi_k15": {},
+    "v32": {"kl_coef": 0.1, "drift": 0.1},
+    "long2short": {},
+    "opd": {"full_vocabulary": True},
+    "kdrl": {"kl_coef": 0.1},
 }
+TEACHER = create_tiny_model(SHAPE.model_copy(update={"initializer_range": 0.1}), 1)[0].requires_grad_(False)
+
+
+def test_every_preset_is_here() -> None:
+    assert set(PRESETS) == set(ALGORITHMS)
 
 
 @pytest.fixture(scope="module")
@@ -72,19 +94,26 @@ def make_episodes(seed: int, groups: int = 3, size: int = 4) -> list[Episode]:
 def make_rows(name: str, episodes: list[Episode], model) -> list[Row]:
     algorithm = get_algorithm(name, **PRESETS[name])
     rewards = np.array([episode.reward for episode in episodes])
-    experience = Experience(episodes, rewards, np.array([int(episode.group) for episode in episodes]))
+    rng = np.random.default_rng(2)
+    entropies = [[rng.random(len(t.mask)) for t in episode.trajectories] for episode in episodes]
+    groups = np.array([int(episode.group) for episode in episodes])
+    values = [[rng.random(len(t.mask) + 1) for t in episode.trajectories] for episode in episodes]
+    greedy = rng.random(len(rewards))
+    teacher = [[-rng.random(len(t.mask)) for t in episode.trajectories] for episode in episodes]
+    experience = Experience(episodes, rewards, groups, None, entropies, greedy, values, teacher)
     advantages, _ = algorithm.estimator(experience, {"baseline": 0.3})
     rows = build_rows(algorithm, episodes, advantages)
     rng = np.random.default_rng(1)
-    return [
-        replace(row, reference=np.array(row.trajectory.logprobs) + 0.1 * rng.normal(size=len(row.trajectory.mask)))
-        for row in rows
-    ]
+
+    def near(row: Row) -> np.ndarray:
+        return np.array(row.trajectory.logprobs) + 0.1 * rng.normal(size=len(row.trajectory.mask))
+
+    return [replace(row, old=near(row), reference=near(row)) for row in rows]
 
 
 def gradient(name: str, rows: list[Row], model, tokens: int) -> torch.Tensor:
     model.zero_grad()
-    accumulate(get_algorithm(name, **PRESETS[name]), model, rows, tokens)
+    accumulate(get_algorithm(name, **PRESETS[name]), model, rows, tokens, teacher=TEACHER)
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
@@ -186,8 +215,7 @@ def test_observed_tokens_carry_no_gradient(model) -> None:
     spoiled = [np.where(trajectory.mask, 1.0, 1e6)]
     clean = [np.where(trajectory.mask, 1.0, 0.0)]
     gradients = [
-        gradient("reinforce", weigh(algorithm, [Row(trajectory, a, 0.0)], [0]), model, 1000)
-        for (a,) in (spoiled, clean)
+        gradient("reinforce", weigh(algorithm, [Row(trajectory, a, 0.0)]), model, 1000) for (a,) in (spoiled, clean)
     ]
     assert torch.equal(*gradients)
 
@@ -211,9 +239,9 @@ def weights_by_hand(name: str, rows: list[Row], episode_of: list[int], horizon: 
         e: sum(sum(r.trajectory.mask) for r, o in zip(rows, episode_of, strict=True) if o == e) for e in episode_of
     }
     episodes = len(tokens)
-    if name in ("reinforce", "rloo"):
+    if name in ("reinforce", "reinforce_baseline", "rloo", "remax", "kimi_k15"):
         return [1 / episodes for _ in rows]
-    if name == "grpo":
+    if name in ("grpo", "gspo", "sapo", "grpo_s", "v32"):
         return [1 / (episodes * tokens[e]) for e in episode_of]
     if name == "dr_grpo":
         return [1 / (episodes * horizon) for _ in rows]
@@ -249,7 +277,7 @@ def loss_by_hand(name: str, model, rows: list[Row], weights: list[float]) -> tor
     return total
 
 
-@pytest.mark.parametrize("name", sorted(PRESETS))
+@pytest.mark.parametrize("name", ["dapo", "dr_grpo", "grpo", "reinforce", "rloo"])
 @pytest.mark.parametrize(("temperature", "truncated"), [(1.0, False), (0.7, False), (1.3, True)])
 def test_the_gradient_is_that_of_the_formula(name: str, temperature: float, truncated: bool, model) -> None:
     import copy
@@ -293,11 +321,16 @@ def test_the_weights_of_presets_count_episodes_of_several_trajectories_once() ->
     """Five tokens of one episode in two trajectories, and one episode of four tokens."""
     parts = [(3, 0), (2, 0), (4, 1)]
     rows = [
-        Row(Trajectory((9,) * (n + 1), (False, *[True] * n), (0.0,) * (n + 1), (0,) * (n + 1)), np.ones(n + 1), 0.0)
-        for n, _ in parts
+        Row(
+            Trajectory((9,) * (n + 1), (False, *[True] * n), (0.0,) * (n + 1), (0,) * (n + 1)),
+            np.ones(n + 1),
+            0.0,
+            episode=episode,
+        )
+        for n, episode in parts
     ]
     for name in PRESETS:
-        found = [row.weight for row in weigh(get_algorithm(name, **PRESETS[name]), rows, [e for _, e in parts])]
+        found = [row.weight for row in weigh(get_algorithm(name, **PRESETS[name]), rows)]
         assert found == pytest.approx(weights_by_hand(name, rows, [e for _, e in parts], horizon=64)), name
 
 
@@ -341,3 +374,68 @@ def test_stored_log_probabilities_are_those_of_the_trainer(model) -> None:
         rows = [Row(trajectory, np.zeros(len(trajectory.mask)), 0.0) for trajectory in found]
         for row, logprobs in zip(rows, frozen_logprobs(model, rows, 400), strict=True):
             assert logprobs == pytest.approx(np.array(row.trajectory.logprobs), abs=1e-4)
+
+
+# From a teacher
+
+
+@pytest.mark.parametrize("truncated", [False, True])
+def test_the_full_divergence_from_a_teacher_is_that_of_the_sum(truncated: bool, model) -> None:
+    tokens, mask = (7, 8, 9, 30, 31), (False, False, True, False, True)
+    kept = (None, None, (9, 50), None, (31, 40, 41)) if truncated else None
+    trajectory = Trajectory(tokens, mask, (0.0, 0.0, -1.0, 0.0, -1.0), (-1, -1, 0, -1, 0), temperature=0.8, kept=kept)
+    model.zero_grad()
+    algorithm = get_algorithm("opd", full_vocabulary=True)
+    row = Row(trajectory, np.zeros(5), 0.5)
+    curves = accumulate(algorithm, model, [row], 100, teacher=TEACHER)
+    found = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]).clone()
+    model.zero_grad()
+    total = torch.zeros(())
+    for place in (2, 4):
+        ids = list(kept[place]) if kept else list(range(model.config.vocab_size))
+        policy, teacher = (
+            torch.log_softmax(one(torch.tensor([tokens])).logits[0, place - 1, ids] / 0.8, -1)
+            for one in (model, TEACHER)
+        )
+        total = total + (policy.exp() * (policy - teacher)).sum()
+    (0.5 * total).backward()
+    expected = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+    assert curves["kl_teacher"] == pytest.approx(float(total.detach()) / 2, rel=1e-4)
+    assert curves["loss"] == pytest.approx(0.5 * float(total.detach()), rel=1e-4)
+    assert torch.allclose(found, expected, atol=1e-5 * float(expected.abs().max()))
+
+
+def test_a_teacher_has_a_say_only_where_little_was_paid(model) -> None:
+    episodes = [replace(episode, reward=float(i % 2)) for i, episode in enumerate(make_episodes(5, groups=1))]
+    advantages = [[np.zeros(len(t.mask)) for t in episode.trajectories] for episode in episodes]
+    rows = build_rows(get_algorithm("kdrl", kl_coef=0.1), episodes, advantages)
+    assert [row.kl_scale for row in rows] == [1.0, 0.0, 1.0, 0.0]
+    rows = [replace(row, reference=np.array(row.trajectory.logprobs) - 1) for row in rows]
+    paid, unpaid = (gradient("kdrl", rows[start::2], model, 1000) for start in (1, 0))
+    assert not paid.any() and unpaid.abs().max() > 0
+
+
+def test_trajectories_of_one_episode_stay_one_in_every_minibatch() -> None:
+    """Two trajectories of one episode of 5 tokens in all, beside nothing else."""
+    rows = [
+        Row(Trajectory((9,) * (n + 1), (False, *[True] * n), (0.0,) * (n + 1), (0,) * (n + 1)), np.ones(n + 1), 0.0)
+        for n in (3, 2)
+    ]
+    assert [row.weight for row in weigh(get_algorithm("grpo"), rows)] == pytest.approx([1 / 5, 1 / 5])
+
+
+def test_distributions_of_different_padded_widths_are_compared_where_both_have_tokens() -> None:
+    from ludus.trainers.scoring import reverse_kl
+
+    narrow = torch.log_softmax(torch.randn(3, 5, generator=torch.Generator().manual_seed(0)), -1)
+    wide = torch.cat([narrow, torch.full((3, 2), -50.0)], 1)
+    assert torch.allclose(reverse_kl(narrow, wide), torch.zeros(3), atol=1e-6)
+    assert torch.allclose(reverse_kl(wide, narrow), torch.zeros(3), atol=1e-6)
+
+
+def test_rows_of_different_temperatures_are_not_mixed(model) -> None:
+    rows = [
+        Row(Trajectory((7, 8), (False, True), (0.0, -1.0), (0, 0), temperature=t), np.zeros(2), 1.0) for t in (0.5, 1.0)
+    ]
+    with pytest.raises(ValueError, match="sampled at the temperatures"):
+        collate(rows, pack_rows(rows), 103, torch.device("cpu"))

@@ -9,9 +9,15 @@ import yaml
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from ludus.agents.config import TinyModel
+from ludus.agents.model import create_tiny_model
 from ludus.complaints import keys_of
 from ludus.recipe import Recipe, RecipeError, dump_recipe, load_recipe, make_recipe, parse_setting
+from ludus.run_folder import RunFolder
 from ludus.train import _sampling as sampling_of
+from ludus.train import chosen_algorithm, train_recipe
+from ludus.trainers.algorithms import AlgorithmError
+from ludus.trainers.config import PolicyConfig
 from ludus.verifiers.repetition import Loop
 from ludus.yaml_core import dump, parse
 
@@ -87,7 +93,10 @@ def test_a_later_override_wins(file: Path) -> None:
         ("policy.group_szie=3", "policy.group_szie is not a known key; did you mean policy.group_size?"),
         ("polcy.steps=3", "polcy is not a known key; did you mean policy?"),
         ("envs.0.wieght=2", "envs.0.wieght is not a known key; did you mean envs.0.weight?"),
-        ("lr=1", "lr is not a known key; did you mean sft.optimizer.lr or policy.optimizer.lr?"),
+        (
+            "lr=1",
+            "lr is not a known key; did you mean sft.optimizer.lr or star.optimizer.lr or preference.optimizer.lr?",
+        ),
         ("sampling.zebra=1", "known here: temperature, top_p, top_k, max_tokens, stop, stop_on_loop."),
         ("device=cud", "device = 'cud' is not one of 'auto', 'cpu' or 'cuda'; did you mean cuda?"),
         ("policy.steps=0", "policy.steps = 0 must be greater than 0."),
@@ -113,6 +122,8 @@ def test_a_later_override_wins(file: Path) -> None:
         ("envs=[]", "envs = [] needs at least 1 (it has 0)."),
         ("name.first=3", "name is 'wordmath' and has no keys below it."),
         ("model=tiny", "model = 'tiny' must be a section with the keys path, tiny"),
+        ("preference={steps: 2, method: ipo, label_smoothing: 0.1}", "label_smoothing is a setting of dpo"),
+        ("preference={steps: 2, beta: 0}", "preference.beta = 0 must be greater than 0"),
         ("seed", "write it as key=value, for instance seed=3."),
         ("policy..steps=3", "write it as key=value, for instance seed=3."),
         ("seed=[1", "the value is not YAML"),
@@ -128,7 +139,7 @@ def test_a_wrong_override_is_named_with_its_value_and_its_cure(file: Path, overr
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        (["policy=null", "sft=null"], "nothing would be trained; give a section sft, a section policy, or both."),
+        (["policy=null", "sft=null"], "nothing would be trained; give a section sft, star, preference or policy."),
         (["model.path=some/folder"], "give exactly one of model.path and model.tiny."),
         (["model.tiny=null"], "give exactly one of model.path and model.tiny."),
         (["engine.max_length=60"], "sampling.max_tokens = 64 leaves no room for a prompt in engine.max_length = 60"),
@@ -144,6 +155,8 @@ def test_a_wrong_override_is_named_with_its_value_and_its_cure(file: Path, overr
             ["sampling.temperature=1.0e-40"],
             "sampling.temperature = 1e-40 is too low to calculate with; give 0 (greedy) or",
         ),
+        (["preference={steps: 2, groups: 4, minibatches: 5}"], "preference.minibatches = 5 exceeds the 4 pairs"),
+        (["preference={steps: 2}", "policy=null", "sampling.temperature=0"], "so that preference finds no pairs"),
         (["policy.minibatches=100"], "policy.minibatches = 100 exceeds the 64 episodes of a step"),
         (["sft.optimizer.betas=[0.9, 1]"], "sft.optimizer.betas = [0.9, 1.0] must lie in [0, 1)"),
         (["envs=[{name: a}, {name: a}]"], "envs.1 repeats a with the same options"),
@@ -256,3 +269,37 @@ def test_a_key_with_one_letter_gone_is_recognised(key: str, data: st.DataObject)
 def test_an_empty_value_is_the_empty_text_since_a_shell_takes_its_quotes_away() -> None:
     assert parse_setting("system_prompt=") == ("system_prompt", "")
     assert parse_setting("system_prompt=null") == ("system_prompt", None)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"algorithm": "grpo", "group_size": 1}, "grpo compares episodes of one task; raise policy.group_size"),
+        ({"algorithm": "ppo_kl"}, "raise policy.minibatches or policy.epochs above 1"),
+        ({"algorithm": "opd"}, "opd learns from a teacher; set policy.teacher"),
+        ({"algorithm": "trpo", "minibatches": 2, "steps": 2}, "takes one step from each rollout"),
+        ({"algorithm": "ppo", "shuffle_rewards": True, "steps": 2}, "would be no control"),
+        ({"algorithm": "grpo", "critic": {"warmup_steps": 1}}, "grpo has no critic; remove policy.critic"),
+        ({"algorithm": "ppo", "critic": {"warmup_steps": 2}, "steps": 2}, "leaves none of policy.steps = 2"),
+        ({"algorithm": "grpo", "teacher": "somewhere"}, "grpo has no teacher; remove policy.teacher"),
+    ],
+)
+def test_an_algorithm_without_what_it_needs_is_refused(settings: dict[str, object], sentence: str) -> None:
+    with pytest.raises(AlgorithmError, match=sentence):
+        chosen_algorithm(PolicyConfig(**{"steps": 1, **settings}))  # type: ignore[arg-type]
+
+
+def test_a_teacher_with_another_vocabulary_is_refused_before_anything_is_played(tmp_path: Path) -> None:
+    model, tokenizer = create_tiny_model(TinyModel(hidden_size=8, layers=1, heads=1, kv_heads=1), 0)
+    tokenizer.add_tokens(["<|another|>"])
+    model.save_pretrained(tmp_path / "teacher")
+    tokenizer.save_pretrained(tmp_path / "teacher")
+    (tmp_path / "recipe.yaml").write_text(
+        "name: small\nmodel: {tiny: {hidden_size: 8, layers: 1, heads: 1, kv_heads: 1}}\n"
+        "envs: [{name: ludus/WordMath-v0}]\n"
+        f"policy: {{algorithm: opd, steps: 1, teacher: {tmp_path / 'teacher'}}}\n"
+    )
+    recipe = load_recipe(tmp_path / "recipe.yaml")
+    run = RunFolder.create(recipe, tmp_path / "run")
+    with run, pytest.raises(AlgorithmError, match="has another vocabulary than the policy"):
+        train_recipe(recipe, run, display=None)  # type: ignore[arg-type]

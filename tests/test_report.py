@@ -95,7 +95,16 @@ def episode_row(
         seconds=0.41,
     )
     per_token = None if advantage is None else [[advantage if own else 0.0 for own in mask]]
-    return {**episode.to_json(), "tokens": [tokens], "advantages": per_token}
+    gradients = None if per_token is None else [gradients_of(per_token[0], mask)]
+    return {**episode.to_json(), "tokens": [tokens], "advantages": per_token, "gradients": gradients}
+
+
+def gradients_of(advantages: list[float], mask: list[bool]) -> dict[str, list[float]]:
+    """As of a clipped loss without a KL term, at a ratio of 1.5."""
+    terms = {"weight": 0.01, "ratio": 1.5, "correction": 1.0, "kl": 0.0}
+    gradients: dict[str, list[float]] = {name: [value * own for own in mask] for name, value in terms.items()}
+    gradients["clip"] = [float(own and value > 0) for own, value in zip(mask, advantages, strict=True)]
+    return {**gradients, "gradient": [-0.01 * value for value in advantages]}
 
 
 def log_eval(run: RunFolder, stage: str, step: int, shares: dict[str, float], n: int = 200) -> None:

@@ -117,6 +117,13 @@ def test_hovering_a_sampled_token_shows_all_that_training_knows_of_it(page: webd
     assert shown["token id"] == str(ord("<") + len("<calculator>"))
     assert float(shown["log-probability"]) < 0
     assert float(shown["advantage"]) != 0
+    gradient, _, way = shown["gradient"].partition(": ")
+    assert float(gradient) * float(shown["advantage"]) < 0 and way == (
+        "likelier" if float(gradient) < 0 else "less likely"
+    )
+    assert float(shown["weight in the loss"]) == 0.01 and float(shown["ratio"]) == 1.5
+    assert shown.get("clipped") == ("at the upper bound" if float(shown["advantage"]) > 0 else None)
+    assert "KL term" not in shown and "correction" not in shown
     assert shown["policy version"] in ("40", "41")
 
 

@@ -100,7 +100,8 @@ def test_killed_run_resumes_to_the_same_weights(recipe: Path, uninterrupted: Pat
     expected, found = weights(uninterrupted), weights(run)
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
-    timing = {"seconds", "eval_seconds", "rollout_seconds", "train_seconds", "rollout_tokens_per_second"}
+    steps = [f"{part}_{what}" for part in ("rollout", "verify", "train") for what in ("seconds", "tokens_per_second")]
+    timing = {"seconds", "eval_seconds", *steps}
     plain = [{key: value for key, value in row.items() if key not in timing} for row in whole]
     assert [{key: value for key, value in row.items() if key not in timing} for row in rows(run)] == plain
 

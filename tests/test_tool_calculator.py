@@ -77,12 +77,12 @@ REFUSED = {
 
 @pytest.mark.parametrize(("expression", "sentence"), REFUSED.items(), ids=lambda text: text[:20])
 def test_what_cannot_be_calculated_is_told_in_one_sentence(expression: str, sentence: str) -> None:
-    start = time.perf_counter()
+    start = time.thread_time()
     with pytest.raises(ToolError) as caught:
         calculator.call({"expression": expression})
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert time.perf_counter() - start < 0.5
+    assert time.thread_time() - start < 0.5
 
 
 OPERATORS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {

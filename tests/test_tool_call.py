@@ -140,12 +140,12 @@ def test_a_rendered_call_is_read_back(expression: str) -> None:
 @pytest.mark.parametrize("dialect", ["json", "tag"])
 def test_many_calls_are_answered_up_to_the_limit_and_quickly(dialect: Dialect) -> None:
     text = render_call(calculator, {"expression": "1"}, dialect) * 10_000
-    start = time.perf_counter()
+    start = time.thread_time()
     calls = parse_calls(text, (calculator,), dialect)
     odd = "".join(f"<calculat{n}>" for n in range(100_000))
     parse_calls(odd, (calculator,), dialect)
     parse_calls("<calculator>" * 100_000, (calculator,), dialect)
-    assert time.perf_counter() - start < 2.0
+    assert time.thread_time() - start < 2.0
     assert len(calls) == MAX_CALLS + 1
     assert isinstance(calls[-1], MalformedCall)
 

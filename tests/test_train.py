@@ -16,18 +16,21 @@ from ludus.agents.engine import Sampling
 from ludus.agents.model import create_tiny_model
 from ludus.agents.rollout import Arena, EpisodesFailedError, Rollout
 from ludus.agents.torch_engine import TorchEngine
-from ludus.agents.trajectory import Episode
+from ludus.agents.trajectory import Episode, Trajectory
 from ludus.envs.source import ListSource, ProceduralSource
 from ludus.envs.task import Task
 from ludus.envs.text_env import TextEnv
 from ludus.envs.word_math import WordMath
 from ludus.trainers.algorithms import get_algorithm
-from ludus.trainers.config import OptimizerConfig, PolicyConfig, SFTConfig
+from ludus.trainers.batch import Row
+from ludus.trainers.config import CriticConfig, OptimizerConfig, PolicyConfig, SFTConfig
+from ludus.trainers.critic import Critic
 from ludus.trainers.demonstrations import Demonstrations
 from ludus.trainers.optimizer import NonFiniteError, apply_step, build_optimizer, learning_rate
 from ludus.trainers.policy import PolicyTrainer, StarvedError
 from ludus.trainers.sft import sft_step, train_sft
 from ludus.trainers.task_stream import TaskStream
+from ludus.trainers.token_gradients import TokenGradients
 from ludus.verifiers.verdict import InfrastructureError, Verdict
 
 SHAPE = TinyModel(hidden_size=32, layers=2, heads=2, kv_heads=1, intermediate_size=64, initializer_range=0.2)
@@ -85,20 +88,30 @@ class Run:
         )
         self.notes = Notes()
         self.kept: list[tuple[list[Episode], list[list[np.ndarray]]]] = []
+        self.gradients: list[list[list[TokenGradients | None]]] = []
+        self.algorithm = get_algorithm(algorithm, **(options if options is not None else {}))
+        critic = Critic(self.model) if "values" in self.algorithm.needs else None
         self.trainer = PolicyTrainer(
             model=self.model,
             optimizer=build_optimizer(self.model, settings.optimizer),
             engine=engine,
             rollout=self.rollout,
             stream=TaskStream(arenas, 1, settings.group_size, Sampling(max_tokens=8)),
-            algorithm=get_algorithm(algorithm, **(options if options is not None else {})),
+            algorithm=self.algorithm,
+            critic=critic,
+            critic_optimizer=None if critic is None else build_optimizer(critic, settings.critic.optimizer),
             config=settings,
             seed=0,
             recorder=self.notes,
             show=self.notes,
             reference=create_tiny_model(SHAPE, 0)[0].requires_grad_(False),
-            keep_episodes=lambda step, episodes, advantages: self.kept.append((episodes, advantages)),
+            teacher=create_tiny_model(SHAPE, 1)[0].requires_grad_(False) if "teacher" in self.algorithm.needs else None,
+            keep_episodes=lambda step, episodes, advantages, gradients: self.keep(episodes, advantages, gradients),
         )
+
+    def keep(self, episodes: list[Episode], advantages: list[list[np.ndarray]], gradients: Any) -> None:
+        self.kept.append((episodes, advantages))
+        self.gradients.append(gradients)
 
     def __enter__(self) -> Run:
         return self
@@ -136,6 +149,23 @@ def ended(run: Run) -> Run:
         ("grpo", {"kl_coef": 0.01}),
         ("dr_grpo", {"horizon": 8}),
         ("dapo", {"overlong_buffer": 2}),
+        ("reinforce_baseline", {}),
+        ("reinforce++", {"kl_coef": 0.01}),
+        ("reinforce++_baseline", {"kl_coef": 0.01}),
+        ("remax", {"kl_coef": 0.01}),
+        ("ppo", {"kl_coef": 0.01}),
+        ("trpo", {}),
+        ("trpo", {"critic": False}),
+        ("gspo", {}),
+        ("cispo", {}),
+        ("sapo", {}),
+        ("gtpo", {}),
+        ("grpo_s", {}),
+        ("kimi_k15", {}),
+        ("v32", {"kl_coef": 0.01}),
+        ("long2short", {}),
+        ("opd", {}),
+        ("kdrl", {}),
     ],
 )
 def test_every_preset_takes_steps_that_change_the_policy_and_stay_finite(algorithm: str, options) -> None:
@@ -146,6 +176,99 @@ def test_every_preset_takes_steps_that_change_the_policy_and_stay_finite(algorit
     assert all(math.isfinite(value) for row in rows for value in row.values() if isinstance(value, float))
     assert any(not torch.equal(tensor, before[name]) for name, tensor in run.model.state_dict().items())
     assert all(abs(row["kl_sampler"]) < 1e-4 for row in rows)
+
+
+@pytest.mark.parametrize("full_vocabulary", [False, True])
+def test_distillation_brings_the_policy_nearer_to_its_teacher(full_vocabulary: bool) -> None:
+    options = {"full_vocabulary": full_vocabulary}
+    with ended(Run(("vowels", one_turn("wrong"), 1.0), algorithm="opd", options=options, groups=16, steps=15)) as run:
+        run.train()
+        first, last = (
+            np.concatenate(
+                [
+                    advantages[np.array(t.mask)]
+                    for episode, own in zip(*kept, strict=True)
+                    for t, advantages in zip(episode.trajectories, own, strict=True)
+                ]
+            )
+            for kept in (run.kept[0], run.kept[-1])
+        )
+        curve = [row["kl_teacher"] for row in run.notes.rows]
+    assert last.mean() > first.mean() + 0.1  # advantages are log T - log p
+    assert curve[-1] < curve[0] - 0.1
+
+
+def test_the_price_of_the_teacher_falls_with_each_step() -> None:
+    options = {"kl_coef": 0.1, "kl_step": 0.04, "kl_least": 0.03}
+    with ended(Run(("vowels", one_turn(), 1.0), algorithm="kdrl", options=options)) as run:
+        rows = run.train()
+    assert [row["kl_coef"] for row in rows] == pytest.approx([0.1, 0.06, 0.03])
+    assert all("kl_teacher" in row for row in rows)
+
+
+def test_remax_says_why_where_no_greedy_episode_could_be_judged() -> None:
+    with ended(Run(("vowels", one_turn(), 1.0), algorithm="remax", groups=2)) as run:
+        play = run.trainer.rollout.run
+
+        def failing(requests: Any, **rest: Any) -> list[Episode]:
+            return [
+                replace(e, reward=None, error="the lights went out") if e.id.endswith("/greedy") else e
+                for e in play(requests, **rest)
+            ]
+
+        run.trainer.rollout.run = failing  # type: ignore[method-assign]
+        with pytest.raises(EpisodesFailedError, match="the lights went out"):
+            run.trainer.step(0)
+
+
+def test_a_critic_learns_what_comes_and_first_by_itself() -> None:
+    critic = CriticConfig(optimizer=OptimizerConfig(lr=3e-3), warmup_steps=2)
+    with ended(
+        Run(("vowels", one_turn(), 1.0), algorithm="ppo", groups=8, minibatches=2, steps=12, critic=critic)
+    ) as run:
+        before = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
+        run.trainer.step(0)
+        run.trainer.step(1)
+        assert all(torch.equal(tensor, before[name]) for name, tensor in run.model.state_dict().items())
+        for step in range(2, 12):
+            run.trainer.step(step)
+        assert any(not torch.equal(tensor, before[name]) for name, tensor in run.model.state_dict().items())
+        rows = run.notes.rows
+    assert "grad_norm" not in rows[0] and "grad_norm" in rows[2]
+    assert rows[-1]["value_loss"] < rows[0]["value_loss"]
+    assert abs(rows[-1]["value"] - rows[-1]["return"]) < abs(rows[0]["value"] - rows[0]["return"])
+
+
+def test_the_price_of_the_divergence_follows_its_target_and_epochs_go_through_the_rollout_again() -> None:
+    config = {"groups": 4, "minibatches": 2, "epochs": 2, "steps": 3}
+    prices = []
+    for target in (1e-9, 1e9):
+        run = Run(("vowels", one_turn(), 1.0), algorithm="ppo_kl", options={"kl_target": target}, **config)
+        with ended(run):
+            rows = run.train()
+        prices.append([row["kl_coef"] for row in rows])
+        assert all(row["kl_old"] >= 0 for row in rows) and rows[-1]["kl_old"] > 0
+    assert prices == [[1.0, 2.0, 4.0], [1.0, 0.5, 0.25]]
+
+
+def test_remax_plays_a_greedy_episode_of_each_task_and_never_trains_on_it() -> None:
+    with ended(Run(("vowels", one_turn(), 1.0), algorithm="remax", groups=4)) as run:
+        asked: list[list[Any]] = []
+        play = run.trainer.rollout.run
+        run.trainer.rollout.run = lambda requests, **rest: asked.append(requests) or play(requests, **rest)
+        rows = run.train()
+        greedy = {f"{r.group}/greedy": r for r in asked[0] if r.sampling.temperature == 0}
+        assert len(greedy) == 4 and all(r.id in greedy for r in greedy.values())
+        for episodes, advantages in run.kept:
+            assert not [e for e in episodes if e.id.endswith("/greedy")]
+            for group in {e.group for e in episodes}:
+                baselines = {
+                    round(e.reward - max(a.max(), -(-a).max(), key=abs), 6)
+                    for e, (a,) in zip(episodes, advantages, strict=True)
+                    if e.group == group and e.reward is not None
+                }
+                assert len(baselines) == 1
+    assert rows[0]["episodes"] == 4 * run.trainer.stream.group_size
 
 
 def test_the_engine_serves_the_newest_weights_at_each_step() -> None:
@@ -366,7 +489,6 @@ def test_kl_in_the_loss_pulls_towards_the_reference_and_is_reported() -> None:
 def test_kl_in_the_reward_costs_what_it_measures() -> None:
     """RLOO: the advantages are those of rewards less kl_coef times the summed log-ratio to the reference."""
     from ludus.trainers.algorithms.advantages import leave_one_out
-    from ludus.trainers.batch import Row
     from ludus.trainers.policy_step import frozen_logprobs
 
     with ended(Run(("vowels", one_turn(), 1.0), algorithm="rloo", options={"kl_coef": 0.5}, steps=1)) as run:
@@ -490,3 +612,21 @@ def test_demonstrations_are_cut_at_the_engine_s_length(arena) -> None:
     found = Demonstrations([(arena, 1.0)], 8, 0.0, 0, 90).batch(0, 8)
     assert {len(t.token_ids) for t in found} == {90}
     assert {len(t.mask) for t in found} == {90}
+
+
+def test_minibatches_do_not_divide_an_episode() -> None:
+    with ended(Run(("vowels", one_turn(), 1.0), minibatches=2, epochs=2)) as run:
+        rows = [replace(Row(trajectory_of(3), np.zeros(4), 1.0), episode=number // 3) for number in range(12)]
+        parts = [set(part.tolist()) for part in run.trainer._parts_of(0, rows)]
+    assert len(parts) == 4 and parts[0] | parts[1] == parts[2] | parts[3] == set(range(12))
+    assert all({i // 3 for i in part} & {i // 3 for i in set(range(12)) - part} == set() for part in parts)
+
+
+def trajectory_of(length: int) -> Trajectory:
+    return Trajectory((9,) * (length + 1), (False, *[True] * length), (0.0,) * (length + 1), (0,) * (length + 1))
+
+
+def test_groups_of_one_have_no_spread_to_lack() -> None:
+    with ended(Run(("vowels", one_turn(), 1.0), algorithm="reinforce", group_size=1, steps=1)) as run:
+        (row,) = run.train()
+    assert "groups_without_spread" not in row

@@ -26,7 +26,10 @@ class Row:
     """One trajectory with what the trainer knows of its tokens.
 
     advantages[T]: per token. weight: of each of its sampled tokens in the loss of the whole step. old[T], reference[T]:
-    log-probabilities of the policy before the step and of the reference, where the algorithm needs them.
+    log-probabilities of the policy before the step and of the policy from which a KL term in the loss measures.
+    values[T], returns[T]: what a critic said before the step, and should have said. Each where the algorithm needs it.
+    kl_scale: a factor of the KL term. episode: a number, the same for all trajectories of an episode. name: of the
+    episode, for messages.
     """
 
     trajectory: Trajectory
@@ -34,6 +37,11 @@ class Row:
     weight: float
     old: np.ndarray | None = None
     reference: np.ndarray | None = None
+    values: np.ndarray | None = None
+    returns: np.ndarray | None = None
+    kl_scale: float = 1.0
+    episode: int = 0
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -51,8 +59,8 @@ class Batch:
 
     token_ids_BT, positions_BT. segments_BT: 0 for what all rows of a pack see, else the row; None where no pack shares.
     Over the N sampled tokens: predictor_N: index into the flattened [B * T] of the position that predicts it;
-    targets_N: its id; logprobs_N: as sampled; advantages_N; weights_N; old_N, reference_N and kept_NV, or None;
-    source_N2: row and position it came from.
+    targets_N: its id; logprobs_N: as sampled; advantages_N; weights_N; kl_scale_N; response_N: the row it came from;
+    source_N2: row and position; and, or None, old_N, reference_N, values_N, returns_N and kept_NV.
     """
 
     token_ids_BT: Tensor
@@ -63,8 +71,12 @@ class Batch:
     logprobs_N: Tensor
     advantages_N: Tensor
     weights_N: Tensor
+    kl_scale_N: Tensor
+    response_N: Tensor
     old_N: Tensor | None
     reference_N: Tensor | None
+    values_N: Tensor | None
+    returns_N: Tensor | None
     kept_NV: Tensor | None
     source_N2: np.ndarray
     temperature: float
@@ -143,11 +155,20 @@ def collate(rows: Sequence[Row], packs: Sequence[Pack], vocabulary: int, device:
             at = end
     source_N2 = np.concatenate(source)
 
+    def of_rows(values: list[float]) -> Tensor:
+        return torch.tensor([values[i] for i in source_N2[:, 0]], dtype=torch.float32, device=device)
+
+    def known(name: str) -> Tensor | None:
+        return None if getattr(rows[0], name) is None else gather([getattr(row, name) for row in rows])
+
     def gather(values: list[np.ndarray | tuple[float, ...]]) -> Tensor:
         picked = [np.asarray(values[i], dtype=np.float32)[part[:, 1]] for i, part in zip(order, source, strict=True)]
         return torch.from_numpy(np.concatenate(picked)).to(device)
 
     order = [index for pack in packs for index in pack.rows]
+    temperatures = {rows[index].trajectory.temperature for index in order}
+    if len(temperatures) > 1:
+        raise ValueError(f"Rows of one micro-batch were sampled at the temperatures {sorted(temperatures)}.")
     trajectories = [row.trajectory for row in rows]
     return Batch(
         token_ids_BT=torch.from_numpy(token_ids).to(device),
@@ -157,11 +178,13 @@ def collate(rows: Sequence[Row], packs: Sequence[Pack], vocabulary: int, device:
         targets_N=torch.tensor([trajectories[i].token_ids[t] for i, t in source_N2.tolist()], device=device),
         logprobs_N=gather([trajectory.logprobs for trajectory in trajectories]),
         advantages_N=gather([row.advantages for row in rows]),
-        weights_N=torch.tensor([rows[i].weight for i in source_N2[:, 0]], dtype=torch.float32, device=device),
-        old_N=gather([row.old for row in rows]) if rows[0].old is not None else None,  # type: ignore[misc]
-        reference_N=(
-            gather([row.reference for row in rows]) if rows[0].reference is not None else None  # type: ignore[misc]
-        ),
+        weights_N=of_rows([row.weight for row in rows]),
+        kl_scale_N=of_rows([row.kl_scale for row in rows]),
+        response_N=torch.from_numpy(source_N2[:, 0].copy()).to(device),
+        old_N=known("old"),
+        reference_N=known("reference"),
+        values_N=known("values"),
+        returns_N=known("returns"),
         kept_NV=_kept(trajectories, source_N2, vocabulary, device),
         source_N2=source_N2,
         temperature=trajectories[order[0]].temperature,

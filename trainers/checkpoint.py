@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 STATE_FILE = "trainer_state.pt"
-PHASES = ("sft", "policy")
+PHASES = ("sft", "star", "preference", "policy")
 
 
 class CheckpointError(LudusError):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Literal
+
+from pydantic import Field, model_validator
 
 from ..agents.config import Section
 
@@ -38,6 +40,47 @@ class SFTConfig(Section):
     max_seconds: float | None = Field(None, gt=0, description="stop earlier, after so many seconds (not reproducible)")
 
 
+class CriticConfig(Section):
+    """The critic of algorithms that need values: a copy of the policy's body with a head of its own."""
+
+    optimizer: OptimizerConfig = OptimizerConfig()
+    clip: float | None = Field(0.2, gt=0.0, description="how far one phase may move a value; null: as far as it likes")
+    warmup_steps: int = Field(0, ge=0, description="policy steps at the start in which only the critic learns")
+
+
+class CurriculumConfig(Section):
+    """Which tasks are played: several candidates are drawn for each group, and one of them is chosen."""
+
+    rule: Literal["band", "self_paced"] = Field(
+        description="band: kinds that are solved neither too seldom nor too often; self_paced: easy kinds first"
+    )
+    key: str | None = Field(
+        description="entry of task.data that names a task's kind, such as template; null: each task"
+    )
+    candidates: int = Field(4, ge=2, description="tasks from which one is chosen")
+    low: float = Field(0.2, ge=0.0, le=1.0, description="band: lowest share of solved episodes")
+    high: float = Field(
+        0.8,
+        ge=0.0,
+        le=1.0,
+        description="band: highest share of solved episodes; self_paced: share that widens the reach",
+    )
+    reach: float = Field(
+        0.5, ge=0.0, le=1.0, description="self_paced: share of failed episodes at which a kind is played"
+    )
+    pace: float = Field(0.05, gt=0.0, le=1.0, description="self_paced: how much further it reaches, step by step")
+    outside: float = Field(0.05, gt=0.0, le=1.0, description="weight of tasks that are not wanted now, beside 1")
+    memory: float = Field(
+        0.8, ge=0.0, lt=1.0, description="share of a kind's rate that one more group leaves as it was"
+    )
+
+    @model_validator(mode="after")
+    def _some_band(self) -> CurriculumConfig:
+        if self.low >= self.high:
+            raise ValueError(f"low = {self.low} must be below high = {self.high}")
+        return self
+
+
 class PolicyConfig(Section):
     """Policy optimisation from verified rewards."""
 
@@ -48,13 +91,115 @@ class PolicyConfig(Section):
     steps: int = Field(gt=0)
     groups: int = Field(8, gt=0, description="tasks in one step")
     group_size: int = Field(8, gt=0, description="episodes of each task")
-    minibatches: int = Field(1, gt=0, description="optimiser steps made from one rollout")
+    minibatches: int = Field(1, gt=0, description="optimiser steps made from one rollout in each epoch")
+    epochs: int = Field(1, gt=0, description="how often the rollout is gone through; each time in other minibatches")
     micro_batch_tokens: int = Field(8192, gt=0, description="padded tokens in one forward pass")
     concurrency: int | None = Field(
         None, gt=0, description="episodes in flight; as many as the engine has slots if unset"
     )
     optimizer: OptimizerConfig = OptimizerConfig()
+    critic: CriticConfig = CriticConfig()
+    curriculum: CurriculumConfig | None = Field(None, description="chooses tasks by how often their kind was solved")
+    teacher: str | None = Field(
+        None, description="model from which to distil, with the policy's tokenizer: a directory, a run, a hub name"
+    )
+    spike: float | None = Field(
+        None, gt=1.0, description="a gradient norm of so many times the median of the last 20 steps stops the run"
+    )
+    rollbacks: int = Field(
+        0, ge=0, description="how often a stopped run goes back to its last checkpoint and on with other tasks"
+    )
     shuffle_rewards: bool = Field(False, description="control experiment: rewards are shuffled over the batch")
+
+
+class PreferenceConfig(Section):
+    """Learning from pairs of answers, or answers with labels: those of a file, or played and labelled by the verifier.
+
+    With `path` a step is one batch from the file. Without it a step is a round: the policy plays, the best and the
+    worst answer to each task become a pair, and `minibatches` optimiser steps are made of them.
+    """
+
+    method: Literal["dpo", "ipo", "kto", "orpo"] = "dpo"
+    beta: float = Field(0.1, gt=0.0, description="price of leaving the reference; of orpo: weight of the odds ratio")
+    label_smoothing: float = Field(0.0, ge=0.0, lt=0.5, description="dpo: share of pairs believed the wrong way round")
+    average: bool | None = Field(
+        None, description="log-probability of an answer: mean over its tokens or sum; unset: mean for ipo and orpo"
+    )
+    desirable_weight: float = Field(1.0, gt=0.0, description="kto: weight of desirable answers")
+    undesirable_weight: float = Field(1.0, gt=0.0, description="kto: weight of the others")
+    like: Literal["trl"] | None = Field(None, description="orpo with TRL's likelihood: over prompts, too, by tokens")
+    reference: Literal["start", "last"] = Field(
+        "start", description="what a policy may not leave: itself before training, or before each round"
+    )
+    steps: int = Field(gt=0)
+    path: str | None = Field(None, description="JSONL of prompt, chosen, rejected; of kto: prompt, completion, label")
+    batch_size: int = Field(32, gt=0, description="pairs, of kto answers, from the file in one optimiser step")
+    groups: int = Field(16, gt=0, description="tasks played in one round")
+    group_size: int = Field(4, gt=1, description="episodes of each task")
+    minibatches: int = Field(1, gt=0, description="optimiser steps made from one round")
+    micro_batch_tokens: int = Field(8192, gt=0, description="padded tokens in one forward pass")
+    optimizer: OptimizerConfig = OptimizerConfig()
+
+    @property
+    def mean_tokens(self) -> bool:
+        """Whether an answer's log-probability is the mean over its tokens and not the sum."""
+        return self.method in ("ipo", "orpo") if self.average is None else self.average
+
+    @model_validator(mode="after")
+    def _settings_belong_to_the_method(self) -> PreferenceConfig:
+        fields = type(self).model_fields
+        owners = {"label_smoothing": "dpo", "desirable_weight": "kto", "undesirable_weight": "kto", "like": "orpo"}
+        for name, owner in owners.items():
+            if self.method != owner and getattr(self, name) != fields[name].default:
+                raise ValueError(f"{name} is a setting of {owner} and method is {self.method}; leave it out")
+        if self.reference == "last" and (self.method == "orpo" or self.path is not None):
+            reason = "orpo has no reference" if self.method == "orpo" else "a file has no rounds"
+            raise ValueError(f"reference = last makes no sense here, since {reason}; leave it out")
+        if self.method == "kto" and self.path is not None and self.batch_size == 1:
+            raise ValueError("kto compares answers of one step; raise batch_size = 1 to 2 or more")
+        return self
+
+
+class StarConfig(Section):
+    """STaR, and rejection sampling: play, keep what verifies, fine-tune on it, and again."""
+
+    rounds: int = Field(gt=0)
+    groups: int = Field(64, gt=0, description="tasks played in one round")
+    group_size: int = Field(4, gt=0, description="episodes of each task")
+    keep: int = Field(1, gt=0, description="different right answers to each task that are learnt from")
+    rationalise: bool = Field(True, description="play tasks that were never solved again, with the answer as a hint")
+    hint: str = Field("(The answer is {answer}.)", description="what the hint says; it stands behind the prompt")
+    restart: bool = Field(
+        True, description="each round fine-tunes the weights before the first one, as in the paper; false: those it has"
+    )
+    steps: int = Field(gt=0, description="optimiser steps of each round")
+    batch_size: int = Field(32, gt=0, description="answers in one optimiser step")
+    micro_batch_tokens: int = Field(8192, gt=0, description="padded tokens in one forward pass")
+    optimizer: OptimizerConfig = OptimizerConfig()
+
+    @model_validator(mode="after")
+    def _the_hint_has_the_answer(self) -> StarConfig:
+        if "{answer}" not in self.hint:
+            raise ValueError(f"hint = {self.hint!r} must hold {{answer}}, which stands for the answer")
+        return self
+
+
+class RewardHeadConfig(Section):
+    """How one head of a reward model learns from its pairs."""
+
+    weight: float = Field(1.0, gt=0.0, description="of its loss in the sum over heads")
+    margin: float = Field(0.0, ge=0.0, description="how much of a pair's margin the rewards must differ by; 0: none")
+    centring: float = Field(0.0, ge=0.0, description="weight of the squared sum of a pair's rewards")
+
+
+class RewardModelConfig(Section):
+    """Training a reward model on pairs."""
+
+    steps: int = Field(gt=0)
+    heads: dict[str, RewardHeadConfig] = Field({"reward": RewardHeadConfig()}, min_length=1)
+    batch_size: int = Field(32, gt=0, description="pairs of each head in one optimiser step")
+    micro_batch_tokens: int = Field(8192, gt=0, description="padded tokens in one forward pass")
+    optimizer: OptimizerConfig = OptimizerConfig()
 
 
 class EvalConfig(Section):

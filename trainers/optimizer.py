@@ -18,6 +18,10 @@ class NonFiniteError(LudusError):
     """A loss or gradient that is not a number: the step was not taken."""
 
 
+class SpikeError(LudusError):
+    """A gradient far larger than those before it."""
+
+
 class Together:
     """Optimizers of different parameters that step as one."""
 

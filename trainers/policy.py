@@ -7,33 +7,55 @@ checkpoint or derived from the run's seed (tests/test_resume.py).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..agents.part_scores import part_scores
-from ..agents.rollout import EpisodesFailedError, Rollout
+from ..agents.rollout import EpisodeRequest, EpisodesFailedError, Rollout
 from ..agents.seeds import derive_seed
 from ..agents.torch_engine import TorchEngine
 from ..agents.trajectory import Episode
 from ..sandbox.errors import LudusError
-from .algorithms import Algorithm, Experience
+from ..verifiers.verdict import Outcome
+from .algorithms import Algorithm, AlgorithmError, Experience
+from .algorithms.advantages import length_reward
 from .batch import Row
 from .config import PolicyConfig
 from .constraints import charged, constraint_curves, gather, next_multipliers
-from .optimizer import AnyOptimizer, apply_step, learning_rate
-from .policy_step import accumulate, build_rows, frozen_logprobs, weigh
+from .critic import Critic, accumulate_values, token_values
+from .optimizer import AnyOptimizer, NonFiniteError, SpikeError, apply_step, learning_rate
+from .policy_step import (
+    CUT,
+    accumulate,
+    build_rows,
+    frozen_logprobs,
+    frozen_scores,
+    gradient_error,
+    percentiles,
+    weigh,
+)
 from .recorder import Recorder, Show
 from .task_stream import TaskStream
+from .token_gradients import TokenGradients
+from .trust_region import trust_region_step
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+KeepEpisodes = Callable[[int, list[Episode], list[list[np.ndarray]], list[list[TokenGradients | None]]], None]
+"""Called after each step with its number, the episodes, their advantages by trajectory [T], and why each token got its
+gradient, None for a trajectory that carried no loss."""
+RECENT = 20
+"""Steps before a spike that say what is usual; half of them have to be there."""
 ROUNDING = 1e-9
 """Rewards of a group that are no further apart are the same."""
+LENGTH_PERCENTS = (10, 50, 90)
+"""Which percentiles of the length of an episode have curves."""
 
 
 class StarvedError(LudusError):
@@ -44,8 +66,9 @@ class StarvedError(LudusError):
 class PolicyTrainer:
     """Everything one run of policy optimisation works with.
 
-    reference: a frozen copy of the policy before training, where the algorithm needs one. state: what the algorithm
-    remembers. multipliers: the prices of the constraints in rubrics, by name, which the next step charges.
+    reference: a frozen copy of the policy before training, where the algorithm needs one; teacher: likewise, a frozen
+    model with the policy's tokenizer. state: what the algorithm remembers. multipliers: the prices of the constraints
+    in rubrics, by name, which the next step charges. norms: of the gradients of the last steps.
     """
 
     model: PreTrainedModel
@@ -59,9 +82,14 @@ class PolicyTrainer:
     recorder: Recorder
     show: Show
     reference: PreTrainedModel | None = None
+    teacher: PreTrainedModel | None = None
     state: dict[str, Any] | None = None
-    keep_episodes: Callable[[int, list[Episode], list[list[np.ndarray]]], None] | None = None
+    keep_episodes: KeepEpisodes | None = None
     multipliers: dict[str, float] = field(default_factory=dict)
+    norms: list[float] = field(default_factory=list)
+    critic: Critic | None = None
+    critic_optimizer: AnyOptimizer | None = None
+    _greedy: dict[str, float] = field(default_factory=dict)
 
     def train(self, first_step: int, after_step: Callable[[int], None]) -> None:
         """Take the steps first_step … config.steps, calling `after_step(steps done)` after each."""
@@ -80,25 +108,31 @@ class PolicyTrainer:
         clock = time.monotonic()
         if not any(episode.trajectories for episode in episodes):
             raise EpisodesFailedError.of(played)
-        experience = self._experience(step, episodes)
+        others = self._others(episodes)
+        experience = self._experience(step, episodes, others)
         advantages, self.state = self.algorithm.estimator(experience, self.state or {})
-        curves = self._optimise(step, experience, advantages)
+        gradients: list[list[TokenGradients | None]] = [[None for _ in e.trajectories] for e in episodes]
+        try:
+            curves = self._optimise(step, experience, advantages, others, gradients)
+        except NonFiniteError as error:
+            raise NonFiniteError(f"Policy step {step + 1}: {error}") from None
+        self._watch_for_spikes(step, curves.get("grad_norm/max", curves.get("grad_norm")))
         self.engine.load_weights(self.model, step + 1)
         train_s = time.monotonic() - clock
         measured = gather((episode, self._prefix(episode)) for episode in played)
         values = {
             **curves,
             **describe(played, experience),
+            **({} if "kl_teacher" in curves else teacher_gap(experience)),
             **self._parts(played),
             **constraint_curves(self.multipliers, measured),
-            "rollout_seconds": rollout_s,
-            "train_seconds": train_s,
-            "rollout_tokens_per_second": (self.engine.generated_tokens - generated) / max(rollout_s, 1e-9),
+            **self.stream.learn(played),
+            **_speeds(self.engine.generated_tokens - generated, rollout_s, played, train_s, episodes),
         }
         self.multipliers = next_multipliers(self.multipliers, measured)
         self.recorder.log("policy", step + 1, **values)
         if self.keep_episodes is not None:
-            self.keep_episodes(step + 1, experience.episodes, advantages)
+            self.keep_episodes(step + 1, experience.episodes, advantages, gradients)
         self.show.update(step + 1, reward=values["reward"], tokens_s=values["rollout_tokens_per_second"])
 
     # How it is done
@@ -106,7 +140,10 @@ class PolicyTrainer:
     def _collect(self) -> tuple[list[Episode], list[Episode]]:
         """The episodes to learn from, and all that were played."""
         wanted = self.config.groups
+        self._greedy = {}
         played = self._play(wanted)
+        if "greedy" in self.algorithm.needs:
+            return [episode for episode in _judged(played) if episode.group in self._greedy], played
         if not self.algorithm.dynamic_sampling:
             return _judged(played), played
         useful = _with_spread(_judged(played))
@@ -128,8 +165,21 @@ class PolicyTrainer:
 
     def _play(self, groups: int) -> list[Episode]:
         """The episodes of the next groups, with what their constraints charge."""
-        episodes = self.rollout.run(self.stream.groups(groups))
-        return [charged(episode, self.multipliers, self._prefix(episode)) for episode in episodes]
+        requests = self.stream.groups(groups)
+        greedy: dict[str, EpisodeRequest] = {}
+        if "greedy" in self.algorithm.needs:
+            for request in requests:
+                sampling = replace(request.sampling, temperature=0.0)
+                greedy.setdefault(request.group, replace(request, id=f"{request.group}/greedy", sampling=sampling))
+        episodes = [
+            charged(episode, self.multipliers, self._prefix(episode))
+            for episode in self.rollout.run([*requests, *greedy.values()])
+        ]
+        baselines = episodes[len(requests) :]
+        if baselines and not _judged(baselines):
+            raise EpisodesFailedError.of(baselines)
+        self._greedy |= {episode.group: self._reward(episode) for episode in _judged(baselines)}
+        return episodes[: len(requests)]
 
     def _prefix(self, episode: Episode) -> str:
         """What tells parts of the same path apart where a run has several environments."""
@@ -148,13 +198,32 @@ class PolicyTrainer:
                 curves |= {f"{prefix}{path}/{name}": float(count) for name, count in counts.items()}
         return curves
 
-    def _experience(self, step: int, episodes: list[Episode]) -> Experience:
+    def _experience(self, step: int, episodes: list[Episode], others: list[list[np.ndarray]] | None) -> Experience:
         names = {name: index for index, name in enumerate(dict.fromkeys(episode.group for episode in episodes))}
+        groups = np.array([names[episode.group] for episode in episodes])
         rewards = np.array([self._reward(episode) for episode in episodes])
+        if self.algorithm.length_reward:
+            if not any(episode.verdict for episode in episodes):
+                raise AlgorithmError(
+                    f"{self.algorithm.name} pays right answers for being short, and no verifier has said which are"
+                    " right; choose another algorithm, or set policy.options.length_reward: 0 where it has that option."
+                )
+            lengths = np.array([_length(episode) for episode in episodes])
+            right = np.array([e.verdict is not None and e.verdict.outcome is Outcome.CORRECT for e in episodes])
+            rewards = rewards + self.algorithm.length_reward * length_reward(lengths, right, groups)
         if self.config.shuffle_rewards:
             rewards = np.random.default_rng(derive_seed(self.seed, "shuffle", step)).permutation(rewards)
-        groups = np.array([names[episode.group] for episode in episodes])
-        return Experience(episodes, rewards, groups, self._kl(episodes))
+        greedy = None
+        if "greedy" in self.algorithm.needs:
+            greedy = np.array([self._greedy[episode.group] for episode in episodes])
+        values = None
+        if self.critic is not None:
+            rows = [Row(t, np.zeros(len(t.mask)), 0.0) for episode in episodes for t in episode.trajectories]
+            found = iter(token_values(self.critic, rows, self.config.micro_batch_tokens))
+            values = [[next(found) for _ in episode.trajectories] for episode in episodes]
+        kl = self._kl(episodes, others)
+        teacher = others if "teacher" in self.algorithm.needs else None
+        return Experience(episodes, rewards, groups, kl, self._entropies(episodes), greedy, values, teacher)
 
     def _reward(self, episode: Episode) -> float:
         assert episode.reward is not None
@@ -168,63 +237,169 @@ class PolicyTrainer:
         longest = max((s.end - s.start for t in episode.trajectories for s in t.steps), default=0)
         return -min(max(longest - (self.stream.sampling.max_tokens - buffer), 0) / buffer, 1.0)
 
-    def _kl(self, episodes: list[Episode]) -> list[list[np.ndarray]] | None:
-        algorithm = self.algorithm
-        if algorithm.kl is None or algorithm.kl_in != "reward" or algorithm.kl_coef == 0 or self.reference is None:
+    def _others(self, episodes: list[Episode]) -> list[list[np.ndarray]] | None:
+        """The log-probability of each token under the teacher or the reference, whichever the algorithm needs."""
+        model = {"teacher": self.teacher, "reference": self.reference}.get(self.algorithm.other or "")
+        if model is None:
             return None
         rows = [Row(t, np.zeros(len(t.mask)), 0.0) for episode in episodes for t in episode.trajectories]
-        references = iter(frozen_logprobs(self.reference, rows, self.config.micro_batch_tokens))
+        found = iter(frozen_logprobs(model, rows, self.config.micro_batch_tokens))
+        return [[next(found) for _ in episode.trajectories] for episode in episodes]
+
+    def _kl(self, episodes: list[Episode], others: list[list[np.ndarray]] | None) -> list[list[np.ndarray]] | None:
+        algorithm = self.algorithm
+        if algorithm.kl is None or algorithm.kl_in != "reward" or algorithm.kl_coef == 0 or others is None:
+            return None
         return [
             [
-                algorithm.kl_coef * np.where(t.mask, np.array(t.logprobs) - next(references), 0.0)
-                for t in episode.trajectories
+                self._kl_coef * np.where(t.mask, np.array(t.logprobs) - reference, 0.0)
+                for t, reference in zip(episode.trajectories, of_episode, strict=True)
             ]
-            for episode in episodes
+            for episode, of_episode in zip(episodes, others, strict=True)
         ]
 
-    def _optimise(self, step: int, experience: Experience, advantages: list[list[np.ndarray]]) -> dict[str, float]:
-        """The optimiser steps of one rollout; curves are means over them."""
+    def _entropies(self, episodes: list[Episode]) -> list[list[np.ndarray]] | None:
+        """The policy's entropy at each token, where the algorithm needs it."""
+        if "entropy" not in self.algorithm.needs:
+            return None
+        rows = [Row(t, np.zeros(len(t.mask)), 0.0) for episode in episodes for t in episode.trajectories]
+        entropies = iter(frozen_scores(self.model, rows, self.config.micro_batch_tokens)[1])
+        return [[next(entropies) for _ in episode.trajectories] for episode in episodes]
+
+    def _optimise(
+        self,
+        step: int,
+        experience: Experience,
+        advantages: list[list[np.ndarray]],
+        others: list[list[np.ndarray]] | None,
+        gradients: list[list[TokenGradients | None]],
+    ) -> dict[str, float]:
+        """The optimiser steps of one rollout; curves are means over them. gradients: filled, by episode."""
         algorithm, config = self.algorithm, self.config
         rows = build_rows(algorithm, experience.episodes, advantages)
         if not rows:
             return {}
-        if "reference" in algorithm.needs and self.reference is not None and algorithm.kl_in == "loss":
-            references = frozen_logprobs(self.reference, rows, config.micro_batch_tokens)
-            rows = [replace(row, reference=values) for row, values in zip(rows, references, strict=True)]
-        if config.minibatches > 1:
+        if self.critic is not None:
+            assert algorithm.value_target is not None and experience.values_E is not None
+            targets = build_rows(algorithm, experience.episodes, algorithm.value_target(experience))
+            said = build_rows(algorithm, experience.episodes, [[v[:-1] for v in part] for part in experience.values_E])
+            rows = [
+                replace(row, returns=target.advantages, values=values.advantages)
+                for row, target, values in zip(rows, targets, said, strict=True)
+            ]
+        if others is not None:
+            known = build_rows(algorithm, experience.episodes, others)
+            rows = [replace(row, reference=one.advantages) for row, one in zip(rows, known, strict=True)]
+        if config.epochs * config.minibatches > 1 or algorithm.trust_region is not None:
             olds = frozen_logprobs(self.model, rows, config.micro_batch_tokens)
             rows = [replace(row, old=values) for row, values in zip(rows, olds, strict=True)]
-        order = np.random.default_rng(derive_seed(self.seed, "minibatches", step)).permutation(len(rows))
         curves: list[dict[str, float]] = []
         self.model.train()
-        for index, part in enumerate(np.array_split(order, min(config.minibatches, len(rows)))):
+        for index, part in enumerate(self._parts_of(step, rows)):
             # With one minibatch the rows keep the weights of the whole step, else each step has its own.
-            chosen = rows if config.minibatches == 1 else weigh(algorithm, [rows[i] for i in part], list(part))
-            found = accumulate(algorithm, self.model, chosen, config.micro_batch_tokens)
-            done = step * config.minibatches + index
-            lr = learning_rate(config.optimizer, done, config.steps * config.minibatches)
-            found["grad_norm"] = apply_step(self.optimizer, config.optimizer, lr)
-            curves.append({**found, "lr": lr})
-        return {name: float(np.mean([curve[name] for curve in curves])) for name in curves[0]}
+            chosen = rows if config.minibatches == 1 else weigh(algorithm, [rows[i] for i in part])
+            per_rollout = config.epochs * config.minibatches
+            done, steps = step * per_rollout + index, config.steps * per_rollout
+            found = self._learn_values(chosen, done, steps)
+            if self.critic is None or step >= config.critic.warmup_steps:
+                wanted = self.keep_episodes is not None and index < config.minibatches
+                kept: dict[int, TokenGradients] | None = {} if wanted else None
+                found |= self._move(chosen, done, steps, kept)
+                for place, one in (kept or {}).items():
+                    paths = experience.episodes[chosen[place].episode].trajectories
+                    where = next(i for i, path in enumerate(paths) if path is chosen[place].trajectory)
+                    gradients[chosen[place].episode][where] = one
+            curves.append(found)
+        shown = {name: float(np.mean([curve[name] for curve in curves])) for name in curves[0]}
+        if len(curves) > 1 and "grad_norm" in shown:
+            shown["grad_norm/max"] = max(curve["grad_norm"] for curve in curves)
+        if algorithm.next_kl_coef is not None and self.state is not None:
+            shown["kl_coef"] = self._kl_coef
+            measured = curves[-1].get("kl_old", shown.get(f"kl_{algorithm.kl_to}"))
+            if measured is not None:
+                self.state["kl_coef"] = algorithm.next_kl_coef(self._kl_coef, measured)
+        return shown
+
+    def _move(
+        self, rows: Sequence[Row], done: int, steps: int, keep: dict[int, TokenGradients] | None
+    ) -> dict[str, float]:
+        """One step of the policy; its curves. keep: filled as `accumulate` does."""
+        config = self.config
+        if self.algorithm.trust_region is not None:
+            return trust_region_step(self.algorithm, self.model, rows, config.micro_batch_tokens, keep)
+        where = self.algorithm, self.model, rows, config.micro_batch_tokens, self._kl_coef, self.teacher
+        found = accumulate(*where, keep)
+        lr = learning_rate(config.optimizer, done, steps)
+        try:
+            return found | {"grad_norm": apply_step(self.optimizer, config.optimizer, lr), "lr": lr}
+        except NonFiniteError:
+            raise gradient_error(*where) from None
+
+    def _watch_for_spikes(self, step: int, norm: float | None) -> None:
+        """Raise SpikeError where the gradient was far larger than in the steps before."""
+        if norm is None or not np.isfinite(norm):
+            return
+        usual = float(np.median(self.norms)) if len(self.norms) >= RECENT // 2 else None
+        spike = self.config.spike
+        if spike is not None and usual is not None and usual > 0 and norm > spike * usual:
+            raise SpikeError(
+                f"Policy step {step + 1}: the gradient norm is {norm:.4g}, {norm / usual:.3g} times the median of the"
+                f" steps before, and policy.spike is {spike:g}; the last checkpoint stands. Lower policy.optimizer.lr,"
+                " or raise policy.rollbacks to go on from it."
+            )
+        self.norms = [*self.norms, norm][-RECENT:]
+
+    def _parts_of(self, step: int, rows: Sequence[Row]) -> Iterator[np.ndarray]:
+        """The indices of the rows of each optimiser step that is made from one rollout; an episode is not divided."""
+        episode_of = np.array([row.episode for row in rows])
+        episodes = np.unique(episode_of)
+        for epoch in range(self.config.epochs):
+            place = (self.seed, "minibatches", step) if epoch == 0 else (self.seed, "minibatches", step, epoch)
+            order = np.random.default_rng(derive_seed(*place)).permutation(episodes)
+            for part in np.array_split(order, min(self.config.minibatches, len(episodes))):
+                yield np.concatenate([np.flatnonzero(episode_of == episode) for episode in part])
+
+    @property
+    def _kl_coef(self) -> float:
+        """The price of the KL term in this step."""
+        return float((self.state or {}).get("kl_coef", self.algorithm.kl_coef))
+
+    def _learn_values(self, rows: Sequence[Row], done: int, steps: int) -> dict[str, float]:
+        """One optimiser step of the critic, where there is one; its curves."""
+        if self.critic is None or self.critic_optimizer is None:
+            return {}
+        config = self.config.critic
+        self.critic.train()
+        found = accumulate_values(self.critic, rows, self.config.micro_batch_tokens, config.clip)
+        found["value_grad_norm"] = apply_step(
+            self.critic_optimizer, config.optimizer, learning_rate(config.optimizer, done, steps)
+        )
+        self.critic.eval()
+        return found
 
 
 def describe(played: Sequence[Episode], experience: Experience) -> dict[str, float]:
     """Curves of a rollout: rewards (also by environment), lengths, groups without spread, how episodes ended."""
     judged = _judged(played)
-    lengths = [sum(sum(t.mask) for t in episode.trajectories) for episode in played]
+    lengths = np.array([_length(episode) for episode in played])
     turns = [sum(len(t.steps) for t in episode.trajectories) for episode in played]
-    groups = len({episode.group for episode in judged})
     values: dict[str, float] = {
         "reward": float(np.mean([episode.reward for episode in judged])) if judged else float("nan"),
         "episodes": float(len(played)),
         "errors": float(len(played) - len(judged)),
         "undecided": float(sum(e.verdict is not None and e.verdict.is_undecided for e in played)),
         "truncated": float(np.mean([episode.truncated for episode in played])),
+        "truncated/length": float(np.mean([episode.stop_reason in CUT for episode in played])),
         "length": float(np.mean(lengths)),
         "length_max": float(np.max(lengths)),
+        **percentiles("length", lengths, LENGTH_PERCENTS),
         "turns": float(np.mean(turns)),
-        "groups_without_spread": 1 - len({e.group for e in _with_spread(judged)}) / max(groups, 1),
+        **outcome_shares(played),
     }
+    sizes = Counter(episode.group for episode in judged)
+    groups = [group for group, size in sizes.items() if size > 1]
+    if groups:
+        values["groups_without_spread"] = 1 - len({e.group for e in _with_spread(judged)}) / len(groups)
     names = sorted({episode.env for episode in judged})
     if len(names) > 1:
         for name in names:
@@ -232,6 +407,57 @@ def describe(played: Sequence[Episode], experience: Experience) -> dict[str, flo
     for part in dict.fromkeys(name for e in judged for name in e.rewards if name not in _paths(e)):
         values[f"reward_part/{part}"] = float(np.mean([e.rewards.get(part, 0.0) for e in judged]))
     return values
+
+
+def outcome_shares(played: Sequence[Episode]) -> dict[str, float]:
+    """The share of episodes with each outcome; they add up to 1.
+
+    error: the infrastructure failed, with a verdict or without. none: no final answer was judged, as where an episode
+    was cut or the environment pays by itself.
+    """
+    names = [
+        "error"
+        if episode.reward is None
+        else "none"
+        if episode.verdict is None
+        else "undecided"
+        if episode.verdict.is_undecided
+        else episode.verdict.outcome.value
+        for episode in played
+    ]
+    return {f"outcome/{name}": names.count(name) / len(names) for name in (*Outcome, "none")}
+
+
+def _speeds(
+    generated: int, rollout_s: float, played: Sequence[Episode], train_s: float, trained: Sequence[Episode]
+) -> dict[str, float]:
+    """Seconds of a step and sampled tokens a second in rollout, verification and training.
+
+    Verification goes on during the rollout, of several episodes at a time: its seconds are the sum over the episodes
+    and may exceed those of the rollout.
+    """
+    verify_s = sum(episode.verify_seconds for episode in played)
+    tokens = {"rollout": generated, "verify": sum(map(_length, played)), "train": sum(map(_length, trained))}
+    seconds = {"rollout": rollout_s, "verify": verify_s, "train": train_s}
+    speeds = {f"{name}_tokens_per_second": tokens[name] / s for name, s in seconds.items() if s > 0}
+    return {**{f"{name}_seconds": s for name, s in seconds.items()}, **speeds}
+
+
+def _length(episode: Episode) -> int:
+    """How many tokens were sampled."""
+    return sum(sum(trajectory.mask) for trajectory in episode.trajectories)
+
+
+def teacher_gap(experience: Experience) -> dict[str, float]:
+    """The divergence from the teacher, estimated at the sampled tokens, where there is one."""
+    if experience.teacher_E is None:
+        return {}
+    gaps = [
+        (np.array(t.logprobs) - teacher)[np.array(t.mask)]
+        for episode, own in zip(experience.episodes, experience.teacher_E, strict=True)
+        for t, teacher in zip(episode.trajectories, own, strict=True)
+    ]
+    return {"kl_teacher": float(np.concatenate(gaps).mean())}
 
 
 def _paths(episode: Episode) -> set[str]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .openai_completer import OpenAICompleter
     from .pattern import Format, Pattern
     from .repetition import RepetitionPenalty
+    from .reward_ensemble import RewardEnsemble
     from .reward_model import RewardModelScorer
     from .rubric import Ensemble, Gate, Sequential, WeightedSum
     from .text_match import EditSimilarity, ExactMatch, TokenF1
@@ -45,6 +46,7 @@ _HOMES = {
     "openai_completer": ("OpenAICompleter",),
     "pattern": ("Format", "Pattern"),
     "repetition": ("RepetitionPenalty",),
+    "reward_ensemble": ("RewardEnsemble",),
     "reward_model": ("RewardModelScorer",),
     "rubric": ("Ensemble", "Gate", "Sequential", "WeightedSum"),
     "text_match": ("EditSimilarity", "ExactMatch", "TokenF1"),
@@ -75,6 +77,7 @@ __all__ = [
     "Outcome",
     "Pattern",
     "RepetitionPenalty",
+    "RewardEnsemble",
     "RewardModelScorer",
     "Sequential",
     "TokenF1",

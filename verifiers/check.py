@@ -7,7 +7,7 @@ another process, every call is first made there, since that can be killed (tests
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from ..sandbox.check_report import CheckReport, CheckRow
@@ -43,6 +43,7 @@ def check_verifier(
     *,
     wrong: Iterable[Pair] = (),
     judges: bool = True,
+    last_counts: bool = False,
     deadline_s: float = 10.0,
     seed: int = 0,
     name: str | None = None,
@@ -52,7 +53,9 @@ def check_verifier(
     gold_pairs: right answers, each with a response that must be CORRECT. The right answer of one pair is a wrong answer
     for another, unless the verifier takes the two for the same both ways round. wrong: pairs that must not be CORRECT.
     judges: False for verifiers that score, such as LengthPenalty; what is about being CORRECT is then left out.
-    deadline_s: longest time for one call. seed: of what is drawn. name: for the report.
+    last_counts: True where by rule the last of several answers is the answer, as of several programs; that a right one
+    beside others is not CORRECT is then not asked for. deadline_s: longest time for one call. seed: of what is drawn.
+    name: for the report.
     Raises VerifierError where the arguments cannot be used; whatever the verifier does is in the report.
     """
     if isinstance(verifier, type) or not isinstance(verifier, Verifier):
@@ -65,9 +68,10 @@ def check_verifier(
         raise VerifierError("gold_pairs is empty; give at least one right answer with a right response.")
     if bad and not judges:
         raise VerifierError("With judges=False nothing is CORRECT or not; leave `wrong` out, or judges.")
-    suite = _Suite(verifier, golds, bad, deadline_s, random.Random(seed))
+    left_out = {*JUDGING} if not judges else {"wrong"} if not bad else set()
+    left_out |= {"hedged", "listed"} if last_counts else set()
+    suite = _Suite(verifier, golds, bad, deadline_s, random.Random(seed), left_out)
     suite.run()
-    left_out = (*JUDGING,) if not judges else () if bad else ("wrong",)
     rows = [suite.rows.get(check) or row_of(check, suite.found) for check in ORDER if check not in left_out]
     if judges and not any(call.check == "gold" and said.is_correct for call, said in suite.found):
         rows = [_untold(row) for row in rows]
@@ -106,8 +110,10 @@ class _Suite:
         wrong: Sequence[Call],
         deadline_s: float,
         rng: random.Random,
+        left_out: Collection[str] = (),
     ) -> None:
         self.verifier = verifier
+        self.left_out = left_out
         self.golds = golds
         self.wrong = wrong
         self.deadline_s = deadline_s
@@ -188,7 +194,8 @@ class _Suite:
             sure += any(text in different for text in [*answers, *made_up(place.answer)[:2]])
             rest = [*different[:1], *(text for text in answers if text not in (place.answer, *different[:1]))]
             rest = self.rng.sample(rest[:MAX_LISTED], min(len(rest), MAX_LISTED))
-            calls += attacks(place, different, rest, self.rng, large=number == 0)
+            tricks = attacks(place, different, rest, self.rng, large=number == 0)
+            calls += [call for call in tricks if call.check not in self.left_out]
         if not sure:
             what = "Every answer of the same kind is taken for right, also the other way round."
             fix = "compare with the right answer; for a verifier that does not look at it, give judges=False."

@@ -119,9 +119,11 @@ class FreshProcess:
         """The next line of the process, None where there is none in time. OSError where it has ended."""
         assert process.stdout is not None
         descriptor, end = process.stdout.fileno(), time.monotonic() + seconds
+        poll = select.poll()  # select.select knows no descriptor above 1,023
+        poll.register(descriptor, select.POLLIN)
         while b"\n" not in self._unread:
             left = end - time.monotonic()
-            if left <= 0 or not select.select([descriptor], [], [], left)[0]:
+            if left <= 0 or not poll.poll(left * 1000):
                 return None
             piece = os.read(descriptor, 1 << 16)
             if not piece:

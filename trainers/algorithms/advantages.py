@@ -5,14 +5,18 @@ Baselines count episodes. Rewards have any unit; advantages have the same one, o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
 
+from ...agents.trajectory import Episode
 from .record import Estimator, Experience, State
 
 Deviation = Literal["bessel", "population", "none"]
+Normalise = Literal["joint", "per_class", "none"]
+LEAST_ENTROPY = 1e-6
+"""In nats; a token that was certain is weighed as if it had this."""
 
 
 def group_norm(rewards_E: np.ndarray, groups_E: np.ndarray, std: Deviation = "bessel", eps: float = 1e-6) -> np.ndarray:
@@ -51,6 +55,123 @@ def subtract_baseline(rewards_E: np.ndarray, baseline: float) -> np.ndarray:
     return rewards_E - baseline
 
 
+def to_go(rewards_n: np.ndarray, gamma: float = 1.0) -> np.ndarray:
+    """At each of n sampled tokens, the discounted sum of the rewards from it on. Source: REINFORCE (Williams, 1992)."""
+    if gamma == 1:
+        return np.cumsum(rewards_n[::-1])[::-1]
+    sums = np.zeros(len(rewards_n))
+    ahead = 0.0
+    for t in reversed(range(len(rewards_n))):
+        sums[t] = ahead = rewards_n[t] + gamma * ahead
+    return sums
+
+
+def gae(rewards_n: np.ndarray, values_n: np.ndarray, after: float, gamma: float = 1.0, lam: float = 0.95) -> np.ndarray:
+    """Generalised advantages of n sampled tokens: `delta_t = r_t + gamma V_{t+1} - V_t`, summed with `gamma lam`.
+
+    A step runs from one sampled token to the next, over whatever was observed between them. after: the value where the
+    sampled tokens end: 0 where the episode terminated, that of its end where it was truncated. Source:
+    arXiv:1506.02438, equation 16; across observations as verl does it.
+    """
+    deltas = rewards_n + gamma * np.append(values_n[1:], after) - values_n
+    return to_go(deltas, gamma * lam)
+
+
+def whiten(values_n: np.ndarray, eps: float = 1e-8) -> np.ndarray:
+    """`(x - mean) / sqrt(var + eps)` with Bessel's correction; one value, or values without spread, become 0."""
+    if len(values_n) < 2 or np.ptp(values_n) == 0:
+        return np.zeros(len(values_n))
+    return (values_n - values_n.mean()) / np.sqrt(values_n.var(ddof=1) + eps)
+
+
+def entropy_weighted(
+    rewards_G: np.ndarray,
+    entropies: Sequence[np.ndarray],
+    share: float = 1.0,
+    bonus: float = 0.1,
+    normalise: Normalise = "joint",
+) -> list[np.ndarray]:
+    """GTPO: the advantages of the sampled tokens of each of the G episodes of one group, [G][n_i].
+
+    A success (R > 0) is paid `share R + bonus d_t H_it / sum_k H_kt` at its token t, a failure `-share - bonus h_t
+    (1 / H_it) / sum_k (1 / H_kt)`, with the sums over the d_t successes, or h_t failures, still running at t.
+    entropies: [G][n_i] in nats. normalise: to mean 0 and deviation 1 over all tokens of the group; or over those of
+    each class by itself, which gives each mean 0 and so erases the outcome; or not at all. What has no spread keeps its
+    value. Source: GTPO (arXiv:2508.04349).
+    """
+    entropies = [np.maximum(entropy, LEAST_ENTROPY) for entropy in entropies]
+    paid = [np.zeros(len(entropy)) for entropy in entropies]
+    right = rewards_G > 0
+    for members in (np.flatnonzero(right), np.flatnonzero(~right)):
+        for t in range(max((len(entropies[i]) for i in members), default=0)):
+            running = [i for i in members if len(entropies[i]) > t]
+            weights = np.array([entropies[i][t] if right[i] else 1 / entropies[i][t] for i in running])
+            extra = bonus * len(running) * weights / weights.sum()
+            for i, more in zip(running, extra, strict=True):
+                paid[i][t] = share * rewards_G[i] + more if right[i] else -share - more
+    return _normalised(paid, right, normalise)
+
+
+def entropy_weighted_sequences(
+    rewards_G: np.ndarray,
+    entropies_G: np.ndarray,
+    share: float = 1.0,
+    bonus: float = 0.1,
+    normalise: Normalise = "joint",
+) -> np.ndarray:
+    """GRPO-S: `entropy_weighted` with one number for each episode, from the mean entropy of its tokens, [G].
+
+    Source: arXiv:2508.04349.
+    """
+    found = entropy_weighted(
+        rewards_G, [entropies_G[i : i + 1] for i in range(len(rewards_G))], share, bonus, normalise
+    )
+    return np.concatenate(found) if found else np.zeros(0)
+
+
+def distill(experience: Experience, state: State) -> tuple[list[list[np.ndarray]], State]:
+    """`log T - log p` of each sampled token: how much likelier it was for the teacher. Rewards play no part.
+
+    Its expectation is the negative reverse divergence from the teacher, in nats. Source: on-policy distillation,
+    MiniLLM (arXiv:2306.08543), section 2.2, at each token by itself.
+    """
+    assert experience.teacher_E is not None
+    advantages = [
+        [np.where(t.mask, teacher - np.array(t.logprobs), 0.0) for t, teacher in zip(e.trajectories, own, strict=True)]
+        for e, own in zip(experience.episodes, experience.teacher_E, strict=True)
+    ]
+    return advantages, state
+
+
+def length_reward(lengths_E: np.ndarray, right_E: np.ndarray, groups_E: np.ndarray) -> np.ndarray:
+    """`0.5 - (n - n_min) / (n_max - n_min)` within each group, for wrong answers never above 0; 0 where all n are one.
+
+    lengths_E: sampled tokens of each episode. right_E: whether its answer is. Source: Kimi k1.5 (arXiv:2501.12599),
+    section 2.3.3.
+    """
+    rewards = np.zeros(len(lengths_E))
+    for rows in _groups(groups_E):
+        lengths = lengths_E[rows].astype(float)
+        if np.ptp(lengths) > 0:
+            rewards[rows] = 0.5 - (lengths - lengths.min()) / np.ptp(lengths)
+    return np.where(right_E, rewards, np.minimum(rewards, 0.0))
+
+
+def _normalised(values: list[np.ndarray], right: np.ndarray, normalise: Normalise) -> list[np.ndarray]:
+    everyone = np.arange(len(values))
+    classes = {"joint": [everyone], "per_class": [np.flatnonzero(right), np.flatnonzero(~right)], "none": []}
+    result = list(values)
+    for members in classes[normalise]:
+        together = np.concatenate([values[i] for i in members]) if len(members) else np.zeros(0)
+        if len(together) > 1 and np.ptp(together) > 0:
+            for i in members:
+                result[i] = (values[i] - together.mean()) / together.std()
+    return result
+
+
+# Estimators
+
+
 def by_group(core: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Estimator:
     """An estimator from a core over (rewards_E, groups_E): every sampled token gets its episode's advantage.
 
@@ -76,6 +197,148 @@ def moving_average(decay: float | None) -> Estimator:
         return spread(experience, advantages), {**state, "baseline": decay * baseline + (1 - decay) * mean}
 
     return estimate
+
+
+def greedy_baseline(experience: Experience, state: State) -> tuple[list[list[np.ndarray]], State]:
+    """`R - R(greedy)`, with the reward of a greedy episode of the same task. Source: ReMax (arXiv:2310.10505)."""
+    assert experience.greedy_E is not None
+    return spread(experience, penalised(experience) - experience.greedy_E), state
+
+
+def rewards_to_go(gamma: float = 1.0) -> Estimator:
+    """The discounted sum of the rewards of an episode's steps, from each sampled token on."""
+
+    def estimate(experience: Experience, state: State) -> tuple[list[list[np.ndarray]], State]:
+        found = [to_go(rewards, gamma) for rewards in token_rewards(experience)]
+        return scatter(experience, found), state
+
+    return estimate
+
+
+def gae_advantages(gamma: float = 1.0, lam: float = 0.95, whitened: bool = True) -> Estimator:
+    """GAE over the sampled tokens of an episode, from a critic's values; see `gae`. whitened: over the whole batch."""
+
+    def estimate(experience: Experience, state: State) -> tuple[list[list[np.ndarray]], State]:
+        found, _ = _gae(experience, gamma, lam)
+        if whitened and found:
+            bounds = np.cumsum([len(part) for part in found])[:-1]
+            found = np.split(whiten(np.concatenate(found)), bounds)
+        return scatter(experience, found), state
+
+    return estimate
+
+
+def gae_returns(experience: Experience, gamma: float = 1.0, lam: float = 0.95) -> list[list[np.ndarray]]:
+    """`A + V` before whitening: what the critic should have said. Source: TD(lambda) returns, arXiv:1506.02438."""
+    advantages, values = _gae(experience, gamma, lam)
+    return scatter(experience, [a + v for a, v in zip(advantages, values, strict=True)])
+
+
+def _gae(experience: Experience, gamma: float, lam: float) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Advantages and values of the sampled tokens of each episode, [E][n]."""
+    assert experience.values_E is not None
+    advantages, values = [], []
+    for episode, parts, rewards in zip(
+        experience.episodes, experience.values_E, token_rewards(experience), strict=True
+    ):
+        own = [part[:-1][np.array(t.mask)] for part, t in zip(parts, episode.trajectories, strict=True)]
+        values.append(np.concatenate(own) if own else np.zeros(0))
+        # What was cut would have gone on; what ended is paid nothing more.
+        after = float(parts[-1][-1]) if parts and not episode.terminated else 0.0
+        advantages.append(gae(rewards, values[-1], after, gamma, lam))
+    return advantages, values
+
+
+def batch_norm(group_baseline: bool = False, eps: float = 1e-8) -> Estimator:
+    """Rewards to go, whitened over all sampled tokens of the batch. group_baseline: less the group's mean reward first.
+
+    Source: REINFORCE++ (arXiv:2501.03262); whitened as verl does it.
+    """
+
+    def estimate(experience: Experience, state: State) -> tuple[list[list[np.ndarray]], State]:
+        if group_baseline:
+            centred = group_center(penalised(experience), experience.groups_E)
+            found = [np.full(_count(e), a) for e, a in zip(experience.episodes, centred, strict=True)]
+        else:
+            found = [to_go(rewards) for rewards in token_rewards(experience)]
+        whole = whiten(np.concatenate(found)) if found else np.zeros(0)
+        return scatter(experience, np.split(whole, np.cumsum([len(part) for part in found])[:-1])), state
+
+    return estimate
+
+
+def by_entropy(share: float, bonus: float, normalise: Normalise, sequences: bool = False) -> Estimator:
+    """GTPO over the groups, or GRPO-S, where each episode has one number; see `entropy_weighted`."""
+
+    def estimate(experience: Experience, state: State) -> tuple[list[list[np.ndarray]], State]:
+        assert experience.entropies_E is not None
+        rewards = penalised(experience)
+        entropies = [
+            np.concatenate(
+                [np.asarray(values)[np.array(t.mask)] for values, t in zip(parts, e.trajectories, strict=True)]
+            )
+            if e.trajectories
+            else np.zeros(0)
+            for parts, e in zip(experience.entropies_E, experience.episodes, strict=True)
+        ]
+        found: list[np.ndarray] = [np.zeros(0)] * len(entropies)
+        for rows in _groups(experience.groups_E):
+            own = [entropies[row] for row in rows]
+            if sequences:
+                means = np.array([entropy.mean() if len(entropy) else 0.0 for entropy in own])
+                each = entropy_weighted_sequences(rewards[rows], means, share, bonus, normalise)
+                paid = [np.full(len(entropy), value) for entropy, value in zip(own, each, strict=True)]
+            else:
+                paid = entropy_weighted(rewards[rows], own, share, bonus, normalise)
+            for row, values in zip(rows, paid, strict=True):
+                found[row] = values
+        return scatter(experience, found), state
+
+    return estimate
+
+
+def token_rewards(experience: Experience) -> list[np.ndarray]:
+    """The reward of each sampled token of each episode, [E][n], all trajectories of an episode in a row.
+
+    The reward of a step stands at its last token; what the episode was paid or charged besides, at the very last one.
+    KL in the reward stands at its own token.
+    """
+    found, totals = [], penalised(experience)
+    for index, episode in enumerate(experience.episodes):
+        paid, sampled = [], []
+        for number, trajectory in enumerate(episode.trajectories):
+            values = np.zeros(len(trajectory.mask))
+            for step in trajectory.steps:
+                if step.end > step.start:
+                    values[step.end - 1] += step.reward
+            if experience.kl_E is not None:
+                values -= experience.kl_E[index][number]
+            paid.append(values)
+            sampled.append(np.array(trajectory.mask))
+        rewards = np.concatenate(paid)[np.concatenate(sampled)] if paid else np.zeros(0)
+        if len(rewards):
+            rewards[-1] += totals[index] - rewards.sum()
+        found.append(rewards)
+    return found
+
+
+def scatter(experience: Experience, values_En: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
+    """Put the values of an episode's sampled tokens where those tokens are, and 0 elsewhere."""
+    placed: list[list[np.ndarray]] = []
+    for episode, values in zip(experience.episodes, values_En, strict=True):
+        own, at = [], 0
+        for trajectory in episode.trajectories:
+            mask = np.array(trajectory.mask)
+            whole = np.zeros(len(mask))
+            whole[mask] = values[at : at + mask.sum()]
+            at += int(mask.sum())
+            own.append(whole)
+        placed.append(own)
+    return placed
+
+
+def _count(episode: Episode) -> int:
+    return sum(sum(trajectory.mask) for trajectory in episode.trajectories)
 
 
 def penalised(experience: Experience) -> np.ndarray:

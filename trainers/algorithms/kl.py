@@ -5,9 +5,38 @@ Source: Schulman, "Approximating KL divergence" (2020).
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 
 K3_CLIP = 10.0
+
+
+def doubling(
+    coefficient: float, measured: float, target: float, lowest: float = 0.0, highest: float = math.inf
+) -> float:
+    """Twice the coefficient where the divergence is above 1.5 times its target, half of it below two thirds.
+
+    lowest, highest: bounds, so that steps in which nothing is learnt do not take the price away for good.
+    Source: PPO (arXiv:1707.06347), section 4.
+    """
+    if measured > 1.5 * target:
+        return min(coefficient * 2, highest)
+    return max(coefficient / 2, lowest) if measured < target / 1.5 else coefficient
+
+
+def proportional(coefficient: float, measured: float, target: float, gain: float = 0.1) -> float:
+    """The coefficient times `1 + gain e`, with the relative error e of the divergence held within 0.2.
+
+    Source: Ziegler et al. (arXiv:1909.08593), section 2.2.
+    """
+    error = min(max(measured / target - 1, -0.2), 0.2)
+    return coefficient * (1 + gain * error)
+
+
+def falling(coefficient: float, measured: float, step: float, least: float) -> float:
+    """The coefficient less `step`, down to `least`, whatever was measured. Source: KDRL (arXiv:2506.02208)."""
+    return max(coefficient - step, least)
 
 
 def k1(logprobs_N: Tensor, reference_N: Tensor) -> Tensor:

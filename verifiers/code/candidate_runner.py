@@ -21,12 +21,14 @@ vars(builtins).update(exit=sys.exit, quit=sys.exit)
 
 
 def answer(**message: Any) -> None:
+    """Write one line to whoever asks."""
     data = json.dumps(message).encode() + b"\n"
     while data:
         data = data[os.write(answers, data) :]
 
 
 def told(error: BaseException) -> dict[str, str]:
+    """What an exception is, by the nearest of Python's own; whatever its class does when asked."""
     name = next((kind.__name__ for kind in type(error).__mro__ if kind.__module__ == "builtins"), "Exception")
     try:
         text = str(error)
@@ -36,6 +38,7 @@ def told(error: BaseException) -> dict[str, str]:
 
 
 def main() -> None:
+    """Load candidate.py, say how that went, then answer one call a line until the lines end."""
     sys.path.insert(0, os.getcwd())
     with open("candidate.py", encoding="utf-8", errors="surrogateescape") as file:
         source = file.read()

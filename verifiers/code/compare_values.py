@@ -9,8 +9,9 @@ from typing import Any
 def same_value(expected: Any, given: Any, tolerance: float = 0.0) -> bool:
     """Whether a given plain value is the expected one.
 
-    As Python's == has it, but a list and a tuple are the same, since JSON has only lists, and True is no 1. tolerance:
-    largest difference of two floats or a float and an integer, absolute or relative to the larger; 0: equal.
+    As Python's == has it, but a list and a tuple are the same, since JSON has only lists, True is no 1, and a set is no
+    frozenset. tolerance: largest difference of two floats or a float and an integer, absolute or relative to the
+    larger; 0: equal. It does not reach into sets and keys.
     """
     if isinstance(expected, bool) or isinstance(given, bool):
         return isinstance(expected, bool) and isinstance(given, bool) and expected == given
@@ -31,7 +32,20 @@ def same_value(expected: Any, given: Any, tolerance: float = 0.0) -> bool:
             same_value(one, other, tolerance) for one, other in zip(expected, given, strict=True)
         )
     if isinstance(expected, dict) and isinstance(given, dict):
-        return expected.keys() == given.keys() and all(
+        return {_marked(key) for key in expected} == {_marked(key) for key in given} and all(
             same_value(item, given[key], tolerance) for key, item in expected.items()
         )
-    return type(expected) is type(given) and bool(expected == given)
+    if type(expected) is not type(given):
+        return False
+    return bool(_marked(expected) == _marked(given))
+
+
+def _marked(value: Any) -> Any:
+    """A value that can be in a set, so that True and 1 are two."""
+    if isinstance(value, bool):
+        return (bool, value)
+    if isinstance(value, tuple):
+        return tuple(map(_marked, value))
+    if isinstance(value, set | frozenset):
+        return frozenset(map(_marked, value))
+    return value

@@ -10,6 +10,10 @@ _MOST_DEPTH = 200
 _SMALL = 2**53
 
 
+MOST_KEYS = 10_000
+"""Keys whose hashes collide take time with the square of their number."""
+
+
 class NotPlain(ValueError):
     """A value that is no plain one."""
 
@@ -65,6 +69,8 @@ def decode(data: Any, depth: int = 0) -> Any:
             return bytes.fromhex(body)
         if sign == "s":
             return "".join(map(chr, body))
+        if sign in "dez" and len(body) > MOST_KEYS:
+            raise NotPlain(f"it is a set or dictionary of more than {MOST_KEYS}")
         if sign == "d":
             return {decode(key, depth + 1): decode(item, depth + 1) for key, item in body}
         kinds = {"l": list, "t": tuple, "e": set, "z": frozenset}

@@ -7,28 +7,30 @@ from __future__ import annotations
 
 import re
 
+from .languages import LANGUAGES
+
 MAX_CHARS = 200_000
 """A longer program is wrong unread."""
 _FENCE = "```"
-_PYTHON = ("", "python", "py", "python3")
 
 
-def find_program(response: str) -> str:
-    """The last code block that is Python or says no language, else the whole response.
+def find_program(response: str, language: str = "python") -> str:
+    """The last code block that is of a language, or says none, else the whole response.
 
-    What was only thought is left out. A block that is not closed goes to the end.
+    What was only thought is left out. A block that is not closed goes to the end. language: a key of LANGUAGES.
     """
+    names = ("", *LANGUAGES[language].names)
     said = response.rpartition("</think>")[2]
-    program, language, lines = None, None, []
+    program, block, lines = None, None, []
     for line in said.splitlines(keepends=True):
         if not line.startswith(_FENCE):
             lines.append(line)
-        elif language is None:  # the fence opens a block
-            language, lines = (line[len(_FENCE) :].split() or [""])[0].lower(), []
+        elif block is None:  # the fence opens a block
+            block, lines = (line[len(_FENCE) :].split() or [""])[0].lower(), []
         else:
-            program = "".join(lines) if language in _PYTHON else program
-            language = None
-    if language in _PYTHON:
+            program = "".join(lines) if block in names else program
+            block = None
+    if block in names:
         program = "".join(lines)
     return said if program is None else program
 

@@ -7,6 +7,7 @@ failed; what a test made of it then no longer counts.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,9 +15,9 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
+from ...sandbox.backend import Sandbox
 from ...sandbox.limits import Limits
 from ...sandbox.process import Process
-from ...sandbox.protocol import Sandbox
 from ...sandbox.result import Result, Status
 from .plain_values import NotPlain, decode, encode
 
@@ -80,10 +81,13 @@ class Candidate:
             self.close()
             raise CandidateLost(error)
 
-    def call(self, request: str) -> Mapping[str, Any]:
+    def call(self, request: str, within_s: float = math.inf) -> Mapping[str, Any]:
         """The reply to one call, [args, kwargs] as JSON: {"value": …} or {"error": …, "message": …}."""
-        self._process.send_line(request.encode())
-        return self._receive(self._timeout_s)
+        wait_s = min(self._timeout_s, within_s)
+        until = time.monotonic() + wait_s
+        self._process.send_line(request.encode(), wait_s)
+        left_s = max(until - time.monotonic(), 0.0)
+        return self._receive(left_s)
 
     def close(self) -> None:
         """End it."""
@@ -138,12 +142,10 @@ def run_check(
             message = json.loads(line)
             if "passed" in message:
                 return CaseOutcome("passed") if message["passed"] is True else CaseOutcome("wrong", message["reason"])
-            if time.monotonic() > deadline:
-                return CaseOutcome("timeout", f"The tests took more than {limits.wall_s:g} s.")
-            reply = candidate.call(json.dumps(message["call"]))
+            reply = candidate.call(json.dumps(message["call"]), deadline - time.monotonic())
             judge.send_line(json.dumps(reply).encode())
-        judge.close()
+        late = time.monotonic() >= deadline + _LOADING_S
+        if late:
+            judge.close()
         ended = judge.finish()
-    if ended.status is Status.FAILED and "cancelled" not in ended.reason:
-        return CaseOutcome("failed", ended.reason)
-    return CaseOutcome("timeout", f"The tests took more than {limits.wall_s:g} s.")
+    return CaseOutcome("timeout", f"The tests took more than {limits.wall_s:g} s.") if late else outcome_of(ended)

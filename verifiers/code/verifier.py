@@ -5,18 +5,20 @@ Invariant: expected values stay in this process or in the judge's sandbox, and w
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args
 
-from ...sandbox.choose import open_sandbox
+from ...sandbox.backend import Sandbox
+from ...sandbox.choose import shared_sandbox
+from ...sandbox.errors import SandboxError
 from ...sandbox.limits import Limits
-from ...sandbox.protocol import Sandbox
 from ...sandbox.result import Result, Status
 from ..errors import VerifierError
-from ..verdict import Verdict
-from .code_tests import CallCase, CheckFunction, CodeTests, InputCase, read_tests
+from ..verdict import Outcome, Verdict
+from .code_tests import CallCase, CheckFunction, CodeTests, InputCase, read_tests, shown
 from .compare_values import same_value
+from .languages import LANGUAGES, Language, complaint, make_program
 from .program import MAX_CHARS, defines, find_program
 from .relay import Candidate, CandidateLost, CaseOutcome, outcome_of, request_of, returned, run_check
 
@@ -26,9 +28,11 @@ all of whose cases pass."""
 
 LIMITS = Limits(wall_s=5.0, cpu_s=5.0)
 """Of each case."""
+VERDICT_S = 40.0
+"""Time to compile a response and for all of its cases together, asking a sandbox again included; what comes later
+fails. A verdict must not last as long as a step may."""
 _SHOWN = 20
 """Cases that the evidence shows."""
-_BROKEN_SYNTAX = ("SyntaxError", "IndentationError", "TabError")
 _RETRIES = 1
 
 
@@ -36,8 +40,8 @@ class CodeVerifier:
     """Runs the program in a response, in a sandbox, against the tests of its task.
 
     sandbox: a name for `open_sandbox`, opened at the first use and shared, or an open one. limits: of each case.
-    scoring: see `Scoring`. gold is plain data, see `code_tests.read_tests`: cases of standard input and output, cases
-    of calls with expected values, or a function `check(candidate)`.
+    scoring: see `Scoring`. gold is plain data, see `code_tests.read_tests`: cases of standard input and output (of a
+    program in any of LANGUAGES), cases of calls with expected values, or a function `check(candidate)`.
     """
 
     def __init__(self, sandbox: str | Sandbox = "auto", *, limits: Limits = LIMITS, scoring: Scoring = "all") -> None:
@@ -50,33 +54,91 @@ class CodeVerifier:
         self._sandbox = sandbox
         self.limits = limits
         self.scoring: Scoring = scoring
+        self._seen_working = {"python"}
 
     def verify(self, gold: Any, response: str, *, prompt: str = "") -> Verdict:
-        """CORRECT, WRONG or PARTIAL; the evidence has what came of each case. ERROR where the sandbox failed.
+        """CORRECT, WRONG or PARTIAL; the evidence has what came of each case. ERROR where the sandbox failed,
+        or has no compiler, or interpreter, that works.
 
         Raises VerifierError where gold holds no tests, and SandboxError where no sandbox can be opened.
         """
         tests = read_tests(gold)
-        program = find_program(response)
+        return self._judge(tests, find_program(_text(response), tests.language))
+
+    def verify_program(self, gold: Any, program: str) -> Verdict:
+        """Judge a program that stands in no response. gold, errors: see `verify`."""
+        return self._judge(read_tests(gold), _text(program))
+
+    def _judge(self, tests: CodeTests, program: str) -> Verdict:
         if not program.strip():
             return Verdict.wrong("The response holds no program.")
         if len(program) > MAX_CHARS:
             return Verdict.wrong(f"The program has more than {MAX_CHARS} characters.")
         if tests.entry_point and tests.prefix and not defines(program, tests.entry_point):
             program = tests.prefix + program
-        sandbox = _opened(self._sandbox)
-        for _ in range(_RETRIES + 1):
-            outcomes = self._outcomes(sandbox, tests, program)
-            if not any(outcome.kind == "failed" for outcome in outcomes):
-                return self._verdict(tests, outcomes)
-        failed = next(outcome for outcome in outcomes if outcome.kind == "failed")
-        if sandbox.run(["python3", "-c", "print(6 * 7)"], limits=self.limits).stdout == "42\n":
-            return Verdict.wrong(f"The program brought its sandbox down twice: {failed.message}", resource=True)
-        return Verdict.error(f"The sandbox does not work: {failed.message}")
+        sandbox = shared_sandbox(self._sandbox)
+        if tests.language not in self._seen_working:
+            trouble = self._trouble(sandbox, tests.language)
+            if trouble:
+                return Verdict.error(trouble)
+            self._seen_working.add(tests.language)
+        until = time.monotonic() + VERDICT_S
+        failures: list[str] = []
+        begun = True
+        while len(failures) <= _RETRIES:
+            try:
+                outcomes = self._outcomes(sandbox, tests, program, until)
+                failed = next((outcome.message for outcome in outcomes if outcome.kind == "failed"), None)
+            except SandboxError as error:  # nothing was run, and the program has no part in that
+                failed, begun = str(error), False
+            if failed is None:
+                verdict = self._verdict(tests, outcomes)
+                if failures and verdict.outcome is not Outcome.CORRECT and time.monotonic() >= until:
+                    return Verdict.error(f"The sandbox failed, and too little time was left for more: {failures[0]}")
+                return verdict
+            failures.append(failed)
+        if begun and self._works(sandbox):
+            return Verdict.wrong(f"The program brought its sandbox down twice: {failures[-1]}", resource=True)
+        return Verdict.error(f"The sandbox does not work: {failures[-1]}")
 
-    def _outcomes(self, sandbox: Sandbox, tests: CodeTests, program: str) -> list[CaseOutcome]:
+    def _works(self, sandbox: Sandbox) -> bool:
+        """Whether a program that is known to be good runs."""
+        try:
+            return sandbox.run(["python3", "-c", "print(6 * 7)"], limits=self.limits).stdout == "42\n"
+        except SandboxError:
+            return False
+
+    def _trouble(self, sandbox: Sandbox, name: str) -> str:
+        """Why a program that is known to be good does not run, with what to do; "" where it does.
+
+        Asked first, so that a response is not held to account for a compiler that is missing, or for an interpreter
+        that does not start within the limits. How the response's program ends could not be trusted in that.
+        """
+        language = LANGUAGES[name]
+        tests, until = CodeTests((InputCase("", "42"),), language=name), time.monotonic() + VERDICT_S
+        try:
+            (outcome,) = self._outcomes(sandbox, tests, language.hello, until)
+        except SandboxError as error:
+            return f"The sandbox does not work: {error}"
+        if outcome.kind == "passed":
+            return ""
+        if outcome.kind == "failed":
+            return f"The sandbox does not work: {outcome.message}"
+        return (
+            f"The sandbox has no {language.tool} that works ({outcome.kind}: {outcome.message}); install it where "
+            f"programs run (`apt-get install {language.package}`), or, where it is there, raise the limits."
+        )
+
+    def _outcomes(self, sandbox: Sandbox, tests: CodeTests, program: str, until: float) -> list[CaseOutcome]:
+        """What came of each case. until: in time.monotonic(), after which nothing more is begun. SandboxError where the
+        sandbox is not there, or does not take what it is asked."""
         if isinstance(tests.cases[0], InputCase):
-            return self._in_order(tests, lambda case: self._input_case(sandbox, program, case))
+            language = LANGUAGES[tests.language]
+            try:
+                files = make_program(sandbox, language, program, self.limits, until)
+            except CandidateLost as lost:
+                return [lost.outcome]
+            return self._in_order(tests, until, lambda case: self._input_case(sandbox, language, files, case))
         if isinstance(tests.cases[0], CheckFunction):
             check = tests.cases[0]
             try:
@@ -90,24 +152,27 @@ class CodeVerifier:
             finally:
                 candidate.close()
         with _Calls(sandbox, program, tests, self.limits) as calls:
-            return self._in_order(tests, calls.outcome)
+            return self._in_order(tests, until, calls.outcome)
 
-    def _in_order(self, tests: CodeTests, judge: Callable[[Any], CaseOutcome]) -> list[CaseOutcome]:
+    def _in_order(self, tests: CodeTests, until: float, judge: Callable[[Any], CaseOutcome]) -> list[CaseOutcome]:
         """The outcomes of the cases; up to the first that fails where all must pass."""
-        outcomes = []
+        outcomes: list[CaseOutcome] = []
         for case in tests.cases:
-            outcomes.append(judge(case))
+            late = CaseOutcome("timeout", f"All cases together have {VERDICT_S:g} s.")
+            outcomes.append(judge(case) if time.monotonic() < until else late)
             if outcomes[-1].kind in ("compile", "failed") or (self.scoring == "all" and outcomes[-1].kind != "passed"):
                 break
         return outcomes
 
-    def _input_case(self, sandbox: Sandbox, program: str, case: InputCase) -> CaseOutcome:
-        result = sandbox.run(["python3", "main.py"], stdin=case.stdin, files={"main.py": program}, limits=self.limits)
+    def _input_case(
+        self, sandbox: Sandbox, language: Language, files: Mapping[str, str | bytes], case: InputCase
+    ) -> CaseOutcome:
+        result = sandbox.run(language.run, stdin=case.stdin, files=files, limits=self.limits)
         if result.status is not Status.EXITED:
             return outcome_of(result)
         if result.exit_code != 0:
-            last = (result.stderr.strip().splitlines() or [f"exit code {result.exit_code}"])[-1][:500]
-            return CaseOutcome("compile" if last.startswith(_BROKEN_SYNTAX) else "error", last)
+            said = complaint(language, result)
+            return CaseOutcome("compile" if said.startswith(language.broken) else "error", said)
         if _lines(result) == _trimmed(case.stdout):
             return CaseOutcome("passed")
         return CaseOutcome("wrong", f"It printed {result.stdout[:200]!r}.")
@@ -163,7 +228,13 @@ class _Calls:
             return lost.outcome
         if same_value(case.expected, value, case.tolerance):
             return CaseOutcome("passed")
-        return CaseOutcome("wrong", f"It returned {value!r:.200}.")
+        return CaseOutcome("wrong", f"It returned {shown(value)}.")
+
+
+def _text(response: Any) -> str:
+    if not isinstance(response, str):
+        raise VerifierError(f"A response must be text (str), not {type(response).__name__}; give verify() a string.")
+    return response
 
 
 def _lines(result: Result) -> list[str]:
@@ -173,17 +244,3 @@ def _lines(result: Result) -> list[str]:
 def _trimmed(text: str) -> list[str]:
     """Lines without the white space at their ends, and without empty ones at the end of all."""
     return [line.rstrip() for line in text.rstrip().split("\n")]
-
-
-_shared: dict[str, Sandbox] = {}
-_lock = threading.Lock()
-
-
-def _opened(sandbox: str | Sandbox) -> Sandbox:
-    """An open sandbox; of each name there is one in this process."""
-    if not isinstance(sandbox, str):
-        return sandbox
-    with _lock:
-        if sandbox not in _shared:
-            _shared[sandbox] = open_sandbox(sandbox)
-        return _shared[sandbox]

@@ -151,9 +151,12 @@ class Worker:
             for _, event in poller.poll(START_S * 1000) or [(0, select.POLLHUP)]:
                 if event & (select.POLLHUP | select.POLLERR):
                     raise WorkerLost
-            with contextlib.suppress(BlockingIOError):
-                data = data[self.connection.send(data) :]
-            self._drain()
+            try:
+                with contextlib.suppress(BlockingIOError):
+                    data = data[self.connection.send(data) :]
+                self._drain()
+            except ConnectionError as error:  # it ended after it was asked whether it is there
+                raise WorkerLost from error
 
     def _drain(self) -> None:
         with contextlib.suppress(BlockingIOError):

@@ -37,6 +37,8 @@ def serve(descriptor: int) -> NoReturn:
     import flint  # noqa: F401 - loaded once, here, so that a new worker is there at once
     import sympy  # noqa: F401
 
+    from . import symbolic, verifier  # noqa: F401
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asked; it closes the socket
     control = socket.socket(fileno=descriptor)
     children: set[int] = set()

@@ -1,0 +1,103 @@
+"""League: every policy preset from the same cold start, for the same number of steps; what each has gained (an hour).
+
+The cold start is that of the default recipe, cut short. Presets that distil have a teacher: the same model, trained
+further by GRPO. Each preset has the options that a user would choose for so short a run, and no more.
+"""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from ludus.recipe import Recipe
+from ludus.trainers.algorithms import ALGORITHMS
+
+from .learning import accuracy, gain
+from .options import Options
+from .recipe_runs import Finished, branch_after_cold_start, read_recipe, train
+from .table import Table, verdict
+
+COLD = ("sft.steps=500", "sft.demonstrations=16000", "eval.final_tasks=1000", "policy.optimizer.final_lr_fraction=1.0")
+STEPS, TEACHER_STEPS = 50, 150
+QUICK = (
+    "sft.steps=2",
+    "sft.batch_size=4",
+    "sft.demonstrations=8",
+    "policy.groups=2",
+    "policy.group_size=2",
+    "eval.tasks=4",
+    "eval.final_tasks=4",
+)
+NEEDS: dict[str, tuple[str, ...]] = {
+    "ppo_kl": ("policy.minibatches=2",),
+    "gspo": ("policy.minibatches=2",),
+    "kimi_k15": ("policy.minibatches=2",),
+}
+"""Settings beside those that all have: a price on leaving the old policy only matters where several steps are made."""
+
+
+def run(options: Options) -> list[Table]:
+    """The table of all presets, best first."""
+    seeds = options.seeds[:1] if options.quick else options.seeds
+    names = ["grpo", "opd"] if options.quick else sorted(ALGORITHMS)
+    with ThreadPoolExecutor(options.jobs) as pool:
+        colds = dict(zip(seeds, pool.map(lambda seed: _cold(seed, options), seeds), strict=True))
+        teachers = dict(zip(seeds, pool.map(lambda seed: _teacher(seed, colds[seed], options), seeds), strict=True))
+        runs = {
+            (name, seed): pool.submit(_preset, name, seed, colds[seed], teachers[seed], options)
+            for name in names
+            for seed in seeds
+        }
+        done = {key: future.result() for key, future in runs.items()}
+    return [_table({name: [done[name, seed] for seed in seeds] for name in names}, seeds, options)]
+
+
+def _recipe(seed: int, options: Options, *overrides: str) -> Recipe:
+    quick = QUICK if options.quick else ()
+    return read_recipe("wordmath.yaml", *COLD, *quick, f"seed={seed}", *options.overrides, *overrides)
+
+
+def _cold(seed: int, options: Options) -> Finished:
+    recipe = _recipe(seed, options, "policy=null", "checkpoint.every=1000000")
+    return train(recipe, f"league-seed{seed}-cold", options)
+
+
+def _teacher(seed: int, cold: Finished, options: Options) -> Finished:
+    steps = 2 if options.quick else TEACHER_STEPS
+    recipe = _recipe(seed, options, f"policy.steps={steps}", "eval.every=1000000")
+    return train(recipe, f"league-seed{seed}-teacher", options, branch_after_cold_start(cold.folder))
+
+
+def _preset(name: str, seed: int, cold: Finished, teacher: Finished, options: Options) -> Finished:
+    overrides = [f"policy.algorithm={name}", "policy.options={}", *NEEDS.get(name, ())]
+    overrides += [f"policy.steps={1 if options.quick else STEPS}", "eval.every=1000000", "checkpoint.every=1000000"]
+    if name in ("opd", "kdrl"):
+        overrides.append(f"policy.teacher={teacher.folder}")
+    recipe = _recipe(seed, options, *overrides)
+    return train(recipe, f"league-seed{seed}-{name}", options, branch_after_cold_start(cold.folder))
+
+
+def _table(runs: dict[str, list[Finished]], seeds: tuple[int, ...], options: Options) -> Table:
+    columns: dict[str, str] = {"preset": "", "gain": "+.3f", "95% interval": ""}
+    columns |= {f"seed {seed}": "" for seed in seeds} | {"seconds": ".0f", "target": ""}
+    table = Table(f"What {STEPS} steps of each preset add to the same cold start: held-out greedy accuracy", columns)
+    rows: list[tuple[Any, ...]] = []
+    for name, finished in runs.items():
+        pairs = [(run.evaluation("after_sft") or {}, run.end) for run in finished]
+        mean = sum(gain(*pair) for pair in pairs) / len(pairs)
+        half = 1.96 * math.sqrt(sum(_variance(row) for pair in pairs for row in pair)) / len(pairs)
+        shown = [f"{before['accuracy']:.3f} to {accuracy(end)}" for before, end in pairs]
+        seconds = sum(run.phase_seconds("after_sft", "final") for run in finished) / len(finished)
+        interval = f"{mean - half:+.3f} to {mean + half:+.3f}"
+        rows.append((name, mean, interval, *shown, seconds, verdict(mean - half, "at least", 0.0)))
+    for row in sorted(rows, key=lambda row: -row[1]):
+        table.add(*row)
+    table.notes.append(f"Runs at a time: {options.jobs}{', one thread each' if options.jobs > 1 else ''}.")
+    table.notes.append("Intervals are of the tasks asked, over all seeds together; `seconds` are those of the phase.")
+    return table
+
+
+def _variance(row: dict[str, Any]) -> float:
+    """Of an accuracy over so many tasks."""
+    return float(row["accuracy"] * (1 - row["accuracy"]) / max(row["tasks"], 1))

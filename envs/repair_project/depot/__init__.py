@@ -1,0 +1,1 @@
+"""Depot: codes, shelf places, movements and ways of a warehouse."""

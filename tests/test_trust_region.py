@@ -1,0 +1,106 @@
+"""TRPO: the natural gradient against the whole Fisher matrix, and a step that stays within its region."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ludus.agents.config import TinyModel
+from ludus.agents.model import create_tiny_model
+from ludus.agents.trajectory import Trajectory
+from ludus.trainers.algorithms import AlgorithmError, get_algorithm
+from ludus.trainers.batch import Row
+from ludus.trainers.optimizer import NonFiniteError
+from ludus.trainers.policy_step import frozen_logprobs
+from ludus.trainers.trust_region import conjugate_gradient, trust_region_step
+
+SHAPE = TinyModel(hidden_size=8, layers=1, heads=1, kv_heads=1, intermediate_size=8, initializer_range=0.3)
+
+
+@settings(max_examples=50)
+@given(st.integers(0, 10_000), st.integers(1, 12))
+def test_conjugate_gradients_solve_a_system_in_as_many_steps_as_it_has_unknowns(seed: int, size: int) -> None:
+    rng = np.random.default_rng(seed)
+    half = torch.tensor(rng.normal(size=(size, size)))
+    matrix, right = half @ half.T + torch.eye(size), torch.tensor(rng.normal(size=size))
+    found = conjugate_gradient(lambda x: matrix @ x, right, 3 * size, 1e-24)
+    assert torch.allclose(found, torch.linalg.solve(matrix, right), atol=1e-8)
+
+
+def rows(model: torch.nn.Module, seed: int = 0) -> list[Row]:
+    rng = np.random.default_rng(seed)
+    found = []
+    for index in range(6):
+        tokens = tuple(int(token) for token in rng.integers(7, 90, 9))
+        mask = (False,) * 3 + (True,) * 3 + (False,) + (True,) * 2
+        trajectory = Trajectory(tokens, mask, (-1.0,) * 9, (0,) * 9)
+        found.append(Row(trajectory, rng.normal(size=9), 1 / 30, episode=index))
+    olds = frozen_logprobs(model, found, 1000)  # type: ignore[arg-type]
+    return [replace(row, old=old) for row, old in zip(found, olds, strict=True)]
+
+
+def test_a_step_is_along_the_natural_gradient_and_within_its_region() -> None:
+    """Of the output layer alone, whose Fisher matrix can be written out."""
+    model = create_tiny_model(SHAPE, 0)[0]
+    model.requires_grad_(False)
+    model.lm_head.weight.requires_grad_(True)
+    found, before = rows(model), model.lm_head.weight.detach().clone()
+    algorithm = get_algorithm("trpo", radius=1e-4, damping=0.01, cg_steps=400)
+
+    fisher, slope = torch.zeros(before.numel(), before.numel()), torch.zeros(before.numel())
+    for row in found:
+        hidden = model.model(torch.tensor([row.trajectory.token_ids])).last_hidden_state[0]
+        for t in np.flatnonzero(row.trajectory.mask):
+            h, p = hidden[t - 1], torch.softmax(before @ hidden[t - 1], -1)
+            fisher += torch.kron(torch.diag(p) - torch.outer(p, p), torch.outer(h, h)) / 30
+            one = torch.nn.functional.one_hot(torch.tensor(row.trajectory.token_ids[t]), len(p))
+            slope += row.advantages[t] / 30 * torch.outer(one - p, h).flatten()  # of the mean of r A, where r is 1
+    natural = torch.linalg.solve(fisher + 0.01 * torch.eye(len(slope)), slope)
+
+    curves = trust_region_step(algorithm, model, found, 40)
+    step = (model.lm_head.weight.detach() - before).flatten()
+    assert float(torch.cosine_similarity(step, natural, dim=0)) > 0.999
+    length = float(torch.sqrt(2e-4 / (natural @ (fisher @ natural + 0.01 * natural)))) * curves["step_share"]
+    assert float(step.norm()) == pytest.approx(length * float(natural.norm()), rel=0.01)
+    assert 0 < curves["kl_old"] <= 1e-4 and curves["step_share"] > 0
+
+
+@pytest.mark.parametrize("radius", [1e-3, 1e-2, 1.0])
+def test_a_step_of_the_whole_model_lowers_the_loss_and_stays_within_its_region(radius: float) -> None:
+    model = create_tiny_model(SHAPE, 0)[0]
+    found = rows(model)
+    algorithm = get_algorithm("trpo", radius=radius)
+    before = trust_region_step(algorithm, model, found, 1000)
+    assert 0 < before["kl_old"] <= radius and before["grad_norm"] > 0
+    after = trust_region_step(algorithm, copy.deepcopy(model), found, 1000)  # with the ratios of the step before
+    assert after["loss"] < before["loss"]
+
+
+def test_where_there_is_nothing_to_learn_the_model_stays_as_it_is() -> None:
+    model = create_tiny_model(SHAPE, 0)[0]
+    before = copy.deepcopy(model.state_dict())
+    found = [replace(row, advantages=np.zeros(9)) for row in rows(model)]
+    curves = trust_region_step(get_algorithm("trpo"), model, found, 1000)
+    assert curves["step_share"] == 0 == curves["kl_old"]
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("option", [{"radius": 0.0}, {"damping": -1.0}, {"cg_steps": 0}])
+def test_a_region_that_makes_no_sense_is_refused(option: dict[str, float]) -> None:
+    with pytest.raises(AlgorithmError, match="A trust region needs"):
+        get_algorithm("trpo", **option)
+
+
+def test_a_gradient_that_is_no_number_moves_nothing() -> None:
+    model = create_tiny_model(SHAPE, 0)[0]
+    found, before = rows(model), copy.deepcopy(model.state_dict())
+    model.lm_head.weight.register_hook(lambda gradient: gradient * torch.nan)
+    with pytest.raises(NonFiniteError, match="The gradient is not finite"):
+        trust_region_step(get_algorithm("trpo"), model, found, 1000)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
