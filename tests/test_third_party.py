@@ -11,6 +11,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+import yaml
 
 from ludus.agents.config import TinyModel
 from ludus.agents.model import create_tiny_model
@@ -208,9 +209,11 @@ class TestResume:
 
     def test_with_another_optimizer(self, run: Path, capsys) -> None:
         shutil.rmtree(run / "checkpoints" / "policy-000002")
-        recipe = run / "recipe.yaml"
-        assert "muon_lr: null" in recipe.read_text()
-        recipe.write_text(recipe.read_text().replace("muon_lr: null", "muon_lr: 0.02"))
+        path = run / "recipe.yaml"
+        recipe = yaml.safe_load(path.read_text())
+        assert recipe["policy"]["optimizer"]["muon_lr"] is None
+        recipe["policy"]["optimizer"]["muon_lr"] = 0.02
+        path.write_text(yaml.safe_dump(recipe))
         capsys.readouterr()
         assert command("train", "--resume", str(run)) == 2
         assert "start a new run" in capsys.readouterr().err
