@@ -60,10 +60,22 @@ class Sandbox(ABC):
         )
         return self.execute(job)
 
-    def start(self, argv: Sequence[str], *, files: Files | None = None, limits: Limits | None = None) -> Process:
-        """Start a program as `run` does, and talk to it by lines while it runs; `limits` hold for all of its life."""
-        job = Job(checked_argv(argv), None, checked_files(files), checked_limits(limits or self.limits))
-        return self._begin(job)
+    def start(
+        self,
+        argv: Sequence[str],
+        *,
+        files: Files | None = None,
+        limits: Limits | None = None,
+        trusted: bool = False,
+    ) -> Process:
+        """Start a program as `run` does, and talk to it by lines while it runs; `limits` hold for all of its life.
+
+        trusted: whether it is your own, such as tests that judge another program, and no program that a model wrote.
+        It is held as any other, but a back end may start it where another trusted one ran, whose processes and files
+        are gone.
+        """
+        checked = checked_argv(argv), None, checked_files(files), checked_limits(limits or self.limits)
+        return self._begin(Job(*checked, trusted=trusted))
 
     async def run_async(self, argv: Sequence[str], **options: Any) -> Result:
         """As `run`, without holding up the event loop; cancelling it ends the program before it returns."""

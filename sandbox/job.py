@@ -50,7 +50,8 @@ _LONGEST_ARGUMENT = 32 * 4096
 class Job:
     """argv: the program and its arguments. stdin: its input; None where it comes while it runs, by what `started` is
     called with then. files: contents by path inside its folder. cancellation: ends it from another thread. keeps: it
-    is the keeper of a session, to be the first process of its namespace and to outlive what it starts.
+    is the keeper of a session, to be the first process of its namespace and to outlive what it starts. trusted: nobody
+    wrote it to break out, so that it may run where other trusted ones ran, once what they left is gone.
     """
 
     argv: tuple[str, ...]
@@ -60,6 +61,7 @@ class Job:
     cancellation: Cancellation | None = None
     started: Callable[[Running], None] | None = None
     keeps: bool = False
+    trusted: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.cancellation, Cancellation | None):

@@ -26,6 +26,9 @@ NAMES = 1 << 20  # characters of all paths in one listing
 PART = 1 << 20
 MUCH = 1 << 18
 DUMPABLE, SECCOMP, NO_NEW_PRIVS, FILTER = 4, 22, 38, 2  # of prctl
+WRITABLE = ("/tmp", "/dev/shm", "/dev/mqueue")
+"""Where programs may leave something, in a container whose root is read-only."""
+SHARED = ("/proc/sysvipc/shm", "/proc/sysvipc/sem", "/proc/sysvipc/msg")
 MEMORY_EVENTS = ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control")
 
 
@@ -157,6 +160,33 @@ class Keeper:
         if number in self.programs:
             kill_tree(self.programs[number].pid)
 
+    def do_empty(self, number: int) -> None:
+        """End all programs, and remove all files: what comes next finds nothing of what was here.
+
+        An error where something may be left; then nothing more should run here.
+        """
+        import shutil  # which takes as long as all else that is imported here
+
+        if os.getpid() != 1:
+            raise OSError("only the first process of its namespace knows what belongs to it")
+        while True:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(-1, signal.SIGKILL)  # all in this namespace but itself
+            try:
+                pid, status, used = os.wait4(-1, 0)
+            except ChildProcessError:  # who has no parent any more is its child, so nobody is left
+                break
+            self.note(pid, status, used)
+        for folder in WRITABLE:
+            for name in os.listdir(folder) if os.path.isdir(folder) else ():
+                path = os.path.join(folder, name)
+                shutil.rmtree(path) if os.path.isdir(path) and not os.path.islink(path) else os.remove(path)
+        for table in SHARED:
+            with open(table) as file:
+                if len(file.readlines()) > 1:  # below the names of its columns
+                    raise OSError(f"{table} tells of something that was left")
+        self.say(number, done=True)
+
     def do_write(self, number: int, path: str, data: str, more: bool) -> None:
         """Write a file, its folders too. more: whether it goes behind what is there."""
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
@@ -243,7 +273,6 @@ class Keeper:
         """Take note of what has ended; what has no parent any more is this process's child, too."""
         with contextlib.suppress(BlockingIOError):
             os.read(wake, CHUNK)
-        numbers = {program.pid: number for number, program in self.programs.items()}
         while True:
             try:
                 pid, status, used = os.wait4(-1, os.WNOHANG)
@@ -251,8 +280,13 @@ class Keeper:
                 return
             if pid == 0:
                 return
-            if pid in numbers:
-                self.end(numbers[pid], os.waitstatus_to_exitcode(status), used)
+            self.note(pid, status, used)
+
+    def note(self, pid: int, status: int, used: resource.struct_rusage) -> None:
+        """Tell of the end of a process, where it is a program's."""
+        for number, program in self.programs.items():
+            if program.pid == pid:
+                return self.end(number, os.waitstatus_to_exitcode(status), used)
 
     def end(self, number: int, code: int, used: resource.struct_rusage) -> None:
         """Pass on what a program has still written, and how it ended. What it left running writes to nobody."""

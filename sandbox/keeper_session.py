@@ -153,6 +153,11 @@ class KeeperSession(Session):
         """See `Session.list_files`."""
         return [str(path) for path in self._ask("list its files", do="list", most=MOST_FILES)["paths"]]
 
+    def empty(self) -> None:
+        """End all programs, and remove all files, so that it is as it was at first. For containers only: SandboxError
+        where something may be left; it should be closed then."""
+        self._ask("be emptied", do="empty")
+
     def close(self) -> None:
         """See `Session.close`."""
         with self._lock:

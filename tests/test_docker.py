@@ -18,7 +18,7 @@ from test_sandbox import gone, more, settle
 from typer.testing import CliRunner
 
 from ludus.cli import app
-from ludus.sandbox import Limits, SandboxError, Status, check_sandbox, open_sandbox
+from ludus.sandbox import Limits, Result, SandboxError, Status, check_sandbox, open_sandbox
 from ludus.sandbox.attacks import ATTACKS
 from ludus.sandbox.check import LIMITS
 from ludus.sandbox.docker_engine import DEFENCES, LABEL, Docker, _engines, _owner, docker_client
@@ -84,6 +84,37 @@ def test_a_container_that_is_ready_serves_the_next_run_and_each_serves_one(docke
             assert session.exec(["ls"]).stdout == ""
             session.write_file("left", "x")
     assert len(names) == 3
+
+
+def test_trusted_programs_share_a_container_and_find_nothing_of_each_other(docker: Docker) -> None:
+    def trusted(command: str, **options: Any) -> Result:
+        with sandbox.start(["sh", "-c", command], trusted=True, **options) as process:
+            return process.finish()
+
+    def kept() -> set[str]:
+        return {session._place._name for session in sandbox._kept}  # type: ignore[attr-defined]
+
+    look = "ls -A . /tmp /dev/shm; set -- /proc/[0-9]*; echo $#"
+    with Docker(pool=0) as sandbox:
+        clean = trusted(look)
+        (name,) = kept()
+        assert trusted("cat a; (setsid sleep 60 &); touch b /tmp/c /dev/shm/d", files={"a": "x"}).stdout == "x"
+        assert trusted(look).stdout == clean.stdout
+        assert trusted("sleep 60", limits=Limits(wall_s=0.2)).status is Status.TIMEOUT
+        assert trusted("exec 0<&-; kill -9 $$").status is Status.KILLED
+        assert trusted(look).stdout == clean.stdout and kept() == {name}
+        with sandbox.open_session() as session:  # nobody else comes into it
+            assert session._place._name != name  # type: ignore[attr-defined]
+        room = Limits(disk_bytes=32 * MIB)
+        assert trusted(look, limits=room).ok and len(kept()) == 2 and name in kept()
+        assert trusted("mkdir closed && touch closed/a && chmod 0 closed").ok and name not in kept()
+        assert trusted(look).stdout == clean.stdout
+        for size in range(10):
+            assert trusted("true", limits=Limits(disk_bytes=(33 + size) * MIB)).ok
+        assert len(kept()) == 8
+        client = docker_client()
+        names = kept()
+    assert not names & {one["Names"][0].strip("/") for one in containers(client)}
 
 
 def test_programs_that_take_the_memory_of_the_keeper_are_told_as_memory(docker: Docker) -> None:

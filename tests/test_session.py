@@ -34,6 +34,7 @@ from ludus.sandbox import (
 from ludus.sandbox.bubblewrap import Bubblewrap
 from ludus.sandbox.job import Job
 from ludus.sandbox.keeper import Keeper
+from ludus.sandbox.keeper_session import KeeperSession
 
 MIB = 2**20
 
@@ -414,6 +415,45 @@ def test_a_folder_that_was_moved_away_is_made_anew(isolated: Session) -> None:
     assert isolated.exec(["sh", "-c", "mv /tmp/work /tmp/gone"]).ok
     isolated.write_file("new", "x")
     assert isolated.exec(["ls"]).stdout == "new\n"
+
+
+def test_a_session_that_was_emptied_is_as_it_was_at_first(isolated: KeeperSession) -> None:
+    before = python(isolated, _LOOK)
+    shell = isolated.start(["sh", "-c", "sleep 61 & (setsid sleep 62 &); echo ready; exec sleep 63"])
+    assert shell.receive_line(5) == b"ready"
+    left = "mkdir -p /tmp/a/b /dev/shm/c && touch /tmp/.hidden /dev/shm/d a && ln -s / /tmp/link && ln -s . /tmp/a/link"
+    assert isolated.exec(["sh", "-c", left + " && mkfifo /tmp/p && rm -r $PWD && ln -s /dev/shm /tmp/work"]).ok
+    isolated.empty()
+    assert shell.finish().status is Status.KILLED
+    after = python(isolated, _LOOK)
+    assert before.ok and before.stdout == after.stdout
+    isolated.write_file("a", "again")
+    assert isolated.exec(["cat", "/tmp/work/a"]).stdout == "again"
+
+
+_LOOK = """
+import os
+print(sorted(name for name in os.listdir("/proc") if name.isdecimal() and name not in (str(os.getpid()), "self")))
+print([(folder, sorted(names), sorted(files)) for top in ("/tmp", "/dev/shm") for folder, names, files in os.walk(top)])
+print(open("/proc/sysvipc/shm").read())
+"""
+
+
+def test_a_session_that_cannot_be_emptied_says_so(isolated: KeeperSession) -> None:
+    isolated.write_file("closed/a", "")
+    assert isolated.exec(["chmod", "0", "closed"]).ok
+    with pytest.raises(SandboxError, match="cannot be emptied"):
+        isolated.empty()
+    assert isolated.exec(["chmod", "700", "closed"]).ok
+    isolated.empty()
+    shared = "import ctypes; assert ctypes.CDLL(None).shmget(5, 4096, 0o1666) >= 0"  # 0o1000 is IPC_CREAT
+    assert python(isolated, shared).ok
+    with pytest.raises(SandboxError, match="sysvipc/shm tells"):
+        isolated.empty()
+    with open_sandbox("plain") as plain, plain.open_session() as session:
+        assert isinstance(session, KeeperSession)
+        with pytest.raises(SandboxError, match="only the first process"):
+            session.empty()
 
 
 def test_many_failed_readings_cost_the_keeper_nothing(isolated: Session) -> None:
