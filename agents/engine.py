@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ..verifiers.repetition import Loop
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class StopReason(StrEnum):
@@ -83,3 +86,23 @@ class TokenEngine(Protocol):
     def release(self, session: str) -> None:
         """Forget a conversation; unknown names are ignored."""
         ...
+
+
+class TrainingEngine(TokenEngine, Protocol):
+    """An engine whose samples a policy learns from.
+
+    generated_tokens: sampled so far. An engine may besides say `exact = True`: its log-probabilities are those that the
+    trainer computes, in the same precision. Samples of one that does not are weighed by the ratio of the two, see
+    `ludus.trainers.algorithms.corrections.for_engine`.
+    """
+
+    generated_tokens: int
+
+    def load_weights(self, model: PreTrainedModel, version: int) -> None:
+        """Serve the weights of `model` from now on; completions carry the version."""
+        ...
+
+
+def is_exact(engine: TokenEngine) -> bool:
+    """Whether an engine says that it computes as the trainer does."""
+    return bool(getattr(engine, "exact", False))

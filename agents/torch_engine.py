@@ -67,7 +67,8 @@ class TorchEngine:
 
     model: a causal language model of the Qwen2 family. tokenizer: only to find where a stop sequence ends.
     slots: sequences decoded together. max_length: tokens of the longest sequence, prompt included. dtype: of the
-    engine's own copy of the weights (float32 on CPU and bfloat16 on GPUs if not given).
+    engine's own copy of the weights (float32 on CPU and bfloat16 on GPUs if not given). exact: whether it computes in
+    the trainer's precision, as on a CPU; on a GPU both round to bfloat16, each in its own order.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class TorchEngine:
         self.decoder = Decoder(
             model, slots, max_length, dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
         )
+        self.exact = device.type == "cpu" and self.decoder.dtype == next(model.parameters()).dtype
         self.tokenizer = tokenizer
         self.slots = self.decoder.slots
         self.max_length = max_length

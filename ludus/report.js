@@ -173,6 +173,7 @@ function because(trajectory, i) {
   if (why.clip && why.clip[i]) rows.push(["clipped", why.clip[i] > 0 ? "at the upper bound" : "at the lower bound"]);
   if (why.correction) rows.push(["correction", String(why.correction[i])]);
   if (why.kl) rows.push(["KL term", String(why.kl[i])]);
+  if (why.whole) rows.push(["term of the whole distribution", String(why.whole[i])]);
   return rows;
 }
 

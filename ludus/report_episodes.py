@@ -116,7 +116,7 @@ def _pack_trajectory(
 
 def _pack_gradients(gradients: dict[str, list[float]], mask: list[bool]) -> dict[str, list[float]]:
     """Why tokens got their gradients, without what is the same everywhere because the loss has no such term."""
-    plain = {"ratio": 1.0, "correction": 1.0, "clip": 0.0, "kl": 0.0}
+    plain = {"ratio": 1.0, "correction": 1.0, "clip": 0.0, "kl": 0.0, "whole": 0.0}
     return {
         name: [float(f"{value:.4g}") for value in values]
         for name, values in gradients.items()

@@ -352,7 +352,7 @@ class _Session:
             seed=recipe.seed,
             recorder=self.run,
             show=self.display,
-            reference=self._reference(start.step, "reference") if "reference" in self.algorithm.needs else None,
+            reference=self._policy_reference(start),
             teacher=self.teacher,
             state=start.extra.get("algorithm"),
             keep_episodes=self._keep_episodes if recipe.trajectories.episodes else None,
@@ -378,11 +378,22 @@ class _Session:
                     "weights": trainer.critic.state_dict(),
                     "optimizer": trainer.critic_optimizer.state_dict(),
                 }
+            if config.reference_every is not None and trainer.reference is not None:
+                extra["reference"] = trainer.reference.state_dict()
             self._save("policy", step, optimizer, {**extra, "multipliers": trainer.multipliers})
 
         if config.rollbacks and not list_checkpoints(self.run.checkpoints):
             save(0)  # else there would be nothing to go back to
         trainer.train(start.step, after_step)
+
+    def _policy_reference(self, start: _Start) -> PreTrainedModel | None:
+        """What the KL term measures from: the policy before the phase, or at the last renewal before the checkpoint."""
+        if "reference" not in self.algorithm.needs:
+            return None
+        reference = self._reference(start.step, "reference")
+        if "reference" in start.extra:
+            reference.load_state_dict(start.extra["reference"])
+        return reference
 
     def _critic(self, start: _Start) -> dict[str, Any]:
         """The critic and its optimizer, where the algorithm needs values, as the checkpoint left them."""
@@ -587,6 +598,11 @@ def chosen_algorithm(config: PolicyConfig) -> Algorithm:
         raise AlgorithmError(
             f"{algorithm.name} learns from more than the rewards that policy.shuffle_rewards shuffles, so that it"
             " would be no control; leave it out, or choose grpo."
+        )
+    if config.reference_every is not None and "reference" not in algorithm.needs:
+        raise AlgorithmError(
+            f"{algorithm.name} measures no divergence from a reference; remove policy.reference_every, or set"
+            " policy.options.kl_coef above 0 where it has that option."
         )
     if config.critic != CriticConfig() and "values" not in algorithm.needs:
         raise AlgorithmError(f"{algorithm.name} has no critic; remove policy.critic, or choose ppo.")

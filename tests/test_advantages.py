@@ -307,6 +307,33 @@ def test_conventions_of_other_libraries_are_asked_for_by_name() -> None:
         get_algorithm("dr_grpo", like="trl")
 
 
+def test_verl_pays_the_only_episode_of_a_task_its_reward() -> None:
+    step = 1 / np.sqrt(3)
+    for name in ("grpo", "dapo", "gspo", "cispo", "sapo"):
+        verl = get_algorithm(name, like="verl")
+        found, _ = verl.estimator(experience([1.0, 0.5, 0.0, 0.5], [0, 1, 1, 1]), {})
+        assert [part[0][1] for part in found] == pytest.approx([1 / (1 + 1e-6), step, -2 * step, step], abs=1e-5)
+        assert "siblings" not in verl.needs and "siblings" in get_algorithm(name).needs
+        alone, _ = get_algorithm(name).estimator(experience([1.0], [0]), {})
+        assert alone[0][0][1] == 0.0
+
+
+def test_a_baseline_may_be_the_mean_of_the_batch() -> None:
+    algorithm = get_algorithm("reinforce_baseline", baseline="batch")
+    found, state = algorithm.estimator(experience([1.0, 0.0, 0.5], [0, 1, 2]), {})
+    assert [part[0][1] for part in found] == [0.5, -0.5, 0.0] and state == {}
+    with pytest.raises(AlgorithmError, match="baseline = 'best' must be moving or batch"):
+        get_algorithm("reinforce_baseline", baseline="best")
+
+
+def test_shuffled_rewards_stand_at_the_end_whatever_steps_earned() -> None:
+    """Else the steps' own rewards would tell tokens what shuffling hides from episodes."""
+    own = stepwise([(0.5, 1.0), (0.0, 0.0)], [0.0, 1.5])
+    kept, ended = (token_rewards(replace(own, paid_by_step=by_step)) for by_step in (True, False))
+    assert kept[0].tolist() == [0.0, 0.5, -0.5]
+    assert [part.tolist() for part in ended] == [[0.0, 0.0, 0.0], [0.0, 0.0, 1.5]]
+
+
 def test_remax_by_hand() -> None:
     found, _ = get_algorithm("remax").estimator(
         replace(experience([1.0, 0.25], [0, 1]), greedy_E=np.array([0.5, 1.0])), {}

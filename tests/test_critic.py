@@ -10,7 +10,7 @@ import torch
 from test_policy_gradient import SHAPE, make_episodes
 
 from ludus.agents.model import create_tiny_model
-from ludus.agents.trajectory import Step
+from ludus.agents.trajectory import Step, Trajectory
 from ludus.trainers.algorithms import Experience, get_algorithm
 from ludus.trainers.algorithms.advantages import gae_returns
 from ludus.trainers.batch import Row
@@ -47,6 +47,35 @@ def test_the_value_of_a_token_is_that_of_the_state_before_it_and_the_last_that_o
         assert found[sampled] == pytest.approx(direct[sampled - 1], abs=1e-5)
         assert found[-1] == pytest.approx(direct[-1], abs=1e-5)
         assert (np.delete(found[:-1], sampled) == 0).all()
+
+
+def test_what_is_observed_has_values_where_steps_run_over_it(critic: Critic) -> None:
+    for row, found in zip(rows(), token_values(critic, rows(), 200, observed=True), strict=True):
+        with torch.no_grad():
+            hidden = critic.base_model(torch.tensor([row.trajectory.token_ids])).last_hidden_state[0]
+            direct = critic.head(hidden)[:, 0].numpy()
+        first = row.trajectory.mask.index(True)
+        assert found[first:] == pytest.approx(direct[first - 1 :], abs=1e-5)
+        assert (found[:first] == 0).all()
+
+
+def test_gae_may_take_every_observed_token_for_a_step() -> None:
+    """Sampled, observed, sampled, with the values 0.2, 0.4 and 0.6; paid 1 at the end."""
+    (episode,) = make_episodes(0, groups=1, size=1)
+    parts = (7, 8, 9, 7), (False, True, False, True), (0.0, -1.0, 0.0, -1.0), (0,) * 4
+    trajectory = Trajectory(*parts, steps=(Step(1, 2, 0.0), Step(3, 4, 1.0)))
+    whole = replace(episode, trajectories=(trajectory,), terminated=True, reward=1.0)
+    given = Experience([whole], np.array([1.0]), np.zeros(1, int), values_E=[[np.array([0.0, 0.2, 0.4, 0.6, 0.8])]])
+    last = 1.0 - 0.6
+    options = {"gamma": 0.9, "lam": 0.5, "whiten": False}
+    across, _ = get_algorithm("ppo", **options, like="verl").estimator(given, {})
+    assert across[0][0] == pytest.approx([0.0, 0.9 * 0.6 - 0.2 + 0.45 * last, 0.0, last])
+    through, _ = get_algorithm("ppo", **options, like="trl").estimator(given, {})
+    observed = 0.9 * 0.6 - 0.4 + 0.45 * last
+    assert through[0][0] == pytest.approx([0.0, 0.9 * 0.4 - 0.2 + 0.45 * observed, 0.0, last])
+    target = get_algorithm("ppo", **options, across=False).value_target
+    assert target is not None
+    assert target(given)[0][0] == pytest.approx([0.0, 0.9 * 0.4 + 0.45 * observed, 0.0, last + 0.6])
 
 
 def test_the_value_loss_by_hand() -> None:

@@ -15,7 +15,7 @@ from ludus.trainers.algorithms import get_algorithm
 from ludus.trainers.batch import collate, pack_rows
 from ludus.trainers.optimizer import NonFiniteError
 from ludus.trainers.policy_step import accumulate, gradient_error
-from ludus.trainers.scoring import score
+from ludus.trainers.scoring import distributions, reverse_kl, score
 from ludus.trainers.token_gradients import TokenGradientError, TokenGradients, explain_token
 
 
@@ -99,6 +99,25 @@ def test_every_sampled_token_of_a_step_is_explained(algorithm: str, settings) ->
     assert moved > 0
 
 
+def test_of_a_whole_distribution_the_divergence_is_kept(model) -> None:
+    """No one token's log-probability is taught, so what is shown is what the loss says of all of them."""
+    rows = make_rows("opd", make_episodes(4), model)
+    kept: dict[int, TokenGradients] = {}
+    found = accumulate(get_algorithm("opd", full_vocabulary=True), model, rows, 200, teacher=TEACHER, keep=kept)
+    batch = collate(rows, pack_rows(rows), model.config.vocab_size, torch.device("cpu"))
+    with torch.no_grad():
+        apart = reverse_kl(distributions(model, batch), distributions(TEACHER, batch)).tolist()
+    for (row, position), divergence in zip(batch.source_N2.tolist(), apart, strict=True):
+        assert kept[row].whole[position] == pytest.approx(divergence, rel=1e-3, abs=1e-6)
+        assert kept[row].gradient[position] == 0
+    assert min(apart) > 0
+    total = sum(float((one.whole * one.weight).sum()) for one in kept.values())
+    assert total == pytest.approx(found["loss"], rel=1e-4)
+    other: dict[int, TokenGradients] = {}
+    accumulate(get_algorithm("opd"), model, rows, 200, teacher=TEACHER, keep=other)
+    assert not any(one.whole.any() for one in other.values()) and any(one.gradient.any() for one in other.values())
+
+
 def test_a_sentence_says_what_made_a_token_likelier_or_not() -> None:
     path = {"token_ids": [5, 6, 7], "mask": [False, True, True], "versions": [-1, 3, 3], "logprobs": [0.0, -1.0, -2.0]}
     kept = {"gradient": [0, -0.5, 0], "weight": [0, 0.25, 0.25], "ratio": [0, 1.5, 0.7], "clip": [0, 0, -1]}
@@ -113,6 +132,14 @@ def test_a_sentence_says_what_made_a_token_likelier_or_not() -> None:
     assert str(explain_token(episode, 2)) == (
         "Token 2 became neither more nor less likely (gradient +0): advantage -1, weight 0.25, ratio 0.7, held at its "
         "lower bound."
+    )
+    taught = {**episode, "gradients": [{**kept, "gradient": [0, 0, -0.5], "clip": [0, 0, 0], "whole": [0, 0.5, -0.25]}]}
+    assert str(explain_token(taught, 1)) == (
+        "Token 1 stood where the whole distribution was taught, and not the sampled token: advantage +2, weight 0.25, "
+        "ratio 1.5, correction 0.5, KL term 0.01, term of the whole distribution 0.5."
+    )
+    assert str(explain_token(taught, 2)).endswith(
+        "became likelier (gradient -0.5): advantage -1, weight 0.25, ratio 0.7, term of the whole distribution -0.25."
     )
     left_out = {**episode, "gradients": [None]}
     assert "left out of the loss" in str(explain_token(left_out, 1))

@@ -443,6 +443,24 @@ def test_shipped_recipes_name_presets_that_exist() -> None:
         assert get_algorithm(policy.algorithm, **policy.options).name == policy.algorithm
 
 
+def test_a_control_with_shuffled_rewards_pays_no_step_by_itself() -> None:
+    """Under rewards to go, a step's own reward would reach the tokens before it whatever was shuffled."""
+    with ended(Run(("vowels", one_turn(), 1.0), algorithm="reinforce++", steps=1, shuffle_rewards=True)) as run:
+        seen: list[Any] = []
+        estimator = run.trainer.algorithm.estimator
+
+        def watch(experience: Any, state: Any) -> Any:
+            seen.append(experience)
+            return estimator(experience, state)
+
+        run.trainer.algorithm = replace(run.trainer.algorithm, estimator=watch)
+        run.train()
+    (experience,) = seen
+    own = [episode.reward for episode in experience.episodes]
+    assert not experience.paid_by_step
+    assert sorted(experience.rewards_E) == sorted(own) and list(experience.rewards_E) != own
+
+
 def test_minibatches_take_several_steps_and_all_but_the_first_are_off_policy() -> None:
     with ended(Run(("vowels", one_turn(), 1.0), algorithm="rloo", steps=2, groups=8, minibatches=4)) as run:
         run.train()

@@ -103,13 +103,16 @@ class PolicyConfig(Section):
     teacher: str | None = Field(
         None, description="model from which to distil, with the policy's tokenizer: a directory, a run, a hub name"
     )
+    reference_every: int | None = Field(
+        None, gt=0, description="steps after which the reference becomes the policy as it is; unset: it never moves"
+    )
     spike: float | None = Field(
         None, gt=1.0, description="a gradient norm of so many times the median of the last 20 steps stops the run"
     )
     rollbacks: int = Field(
         0, ge=0, description="how often a stopped run goes back to its last checkpoint and on with other tasks"
     )
-    shuffle_rewards: bool = Field(False, description="control experiment: rewards are shuffled over the batch")
+    shuffle_rewards: bool = Field(False, description="control experiment: what episodes were paid is shuffled")
 
 
 class PreferenceConfig(Section):

@@ -39,8 +39,13 @@ class Critic(nn.Module):
 
 
 @torch.no_grad()
-def token_values(critic: Critic, rows: Sequence[Row], micro_batch_tokens: int) -> list[np.ndarray]:
-    """The value of each token of each row and, last, that of its end, [T + 1]; 0 at tokens that were not sampled."""
+def token_values(
+    critic: Critic, rows: Sequence[Row], micro_batch_tokens: int, observed: bool = False
+) -> list[np.ndarray]:
+    """The value of each token of each row and, last, that of its end, [T + 1]; 0 at tokens that were not sampled.
+
+    observed: what stands behind the first sampled token has values, too.
+    """
     device = critic.head.weight.device
     ended = []
     for row in rows:
@@ -48,7 +53,7 @@ def token_values(critic: Critic, rows: Sequence[Row], micro_batch_tokens: int) -
         more = replace(
             trajectory,
             token_ids=(*trajectory.token_ids, trajectory.token_ids[-1]),
-            mask=(*trajectory.mask, True),  # what would come next is asked for, and never fed
+            mask=(*_asked(trajectory.mask, observed), True),  # what would come next is asked for, and never fed
             logprobs=(*trajectory.logprobs, 0.0),
             versions=(*trajectory.versions, -1),
             kept=None,
@@ -60,6 +65,13 @@ def token_values(critic: Critic, rows: Sequence[Row], micro_batch_tokens: int) -
         for (row, position), value in zip(batch.source_N2.tolist(), critic(batch).tolist(), strict=True):
             found[row][position] = value
     return found
+
+
+def _asked(mask: tuple[bool, ...], observed: bool) -> tuple[bool, ...]:
+    if not observed or True not in mask:
+        return mask
+    first = mask.index(True)
+    return mask[:first] + (True,) * (len(mask) - first)
 
 
 def accumulate_values(

@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..agents.engine import TrainingEngine, is_exact
 from ..agents.part_scores import part_scores
 from ..agents.rollout import EpisodeRequest, EpisodesFailedError, Rollout
 from ..agents.seeds import derive_seed
-from ..agents.torch_engine import TorchEngine
 from ..agents.trajectory import Episode
 from ..sandbox.errors import LudusError
 from ..verifiers.verdict import Outcome
 from .algorithms import Algorithm, AlgorithmError, Experience
 from .algorithms.advantages import length_reward
+from .algorithms.corrections import for_engine
 from .batch import Row
 from .config import PolicyConfig
 from .constraints import charged, constraint_curves, gather, next_multipliers
@@ -66,14 +67,15 @@ class StarvedError(LudusError):
 class PolicyTrainer:
     """Everything one run of policy optimisation works with.
 
-    reference: a frozen copy of the policy before training, where the algorithm needs one; teacher: likewise, a frozen
-    model with the policy's tokenizer. state: what the algorithm remembers. multipliers: the prices of the constraints
-    in rubrics, by name, which the next step charges. norms: of the gradients of the last steps.
+    reference: a frozen copy of the policy before training, or of its last renewal, where the algorithm needs one;
+    teacher: likewise, a frozen model with the policy's tokenizer. state: what the algorithm remembers. multipliers: the
+    prices of the constraints in rubrics, by name, which the next step charges. norms: of the gradients of the last
+    steps.
     """
 
     model: PreTrainedModel
     optimizer: AnyOptimizer
-    engine: TorchEngine
+    engine: TrainingEngine
     rollout: Rollout
     stream: TaskStream
     algorithm: Algorithm
@@ -90,6 +92,9 @@ class PolicyTrainer:
     critic: Critic | None = None
     critic_optimizer: AnyOptimizer | None = None
     _greedy: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.algorithm = for_engine(self.algorithm, is_exact(self.engine))
 
     def train(self, first_step: int, after_step: Callable[[int], None]) -> None:
         """Take the steps first_step … config.steps, calling `after_step(steps done)` after each."""
@@ -117,6 +122,7 @@ class PolicyTrainer:
         except NonFiniteError as error:
             raise NonFiniteError(f"Policy step {step + 1}: {error}") from None
         self._watch_for_spikes(step, curves.get("grad_norm/max", curves.get("grad_norm")))
+        self._renew_reference(step + 1)
         self.engine.load_weights(self.model, step + 1)
         train_s = time.monotonic() - clock
         measured = gather((episode, self._prefix(episode)) for episode in played)
@@ -175,11 +181,18 @@ class PolicyTrainer:
             charged(episode, self.multipliers, self._prefix(episode))
             for episode in self.rollout.run([*requests, *greedy.values()])
         ]
+        for request, episode in zip(requests, episodes, strict=False):
+            _refuse_lost_sets(self.engine, request, episode)
         baselines = episodes[len(requests) :]
         if baselines and not _judged(baselines):
             raise EpisodesFailedError.of(baselines)
         self._greedy |= {episode.group: self._reward(episode) for episode in _judged(baselines)}
         return episodes[: len(requests)]
+
+    def _renew_reference(self, done: int) -> None:
+        every = self.config.reference_every
+        if every is not None and self.reference is not None and done % every == 0:
+            self.reference.load_state_dict(self.model.state_dict())
 
     def _prefix(self, episode: Episode) -> str:
         """What tells parts of the same path apart where a run has several environments."""
@@ -219,11 +232,13 @@ class PolicyTrainer:
         values = None
         if self.critic is not None:
             rows = [Row(t, np.zeros(len(t.mask)), 0.0) for episode in episodes for t in episode.trajectories]
-            found = iter(token_values(self.critic, rows, self.config.micro_batch_tokens))
+            observed = "observed values" in self.algorithm.needs
+            found = iter(token_values(self.critic, rows, self.config.micro_batch_tokens, observed))
             values = [[next(found) for _ in episode.trajectories] for episode in episodes]
         kl = self._kl(episodes, others)
         teacher = others if "teacher" in self.algorithm.needs else None
-        return Experience(episodes, rewards, groups, kl, self._entropies(episodes), greedy, values, teacher)
+        entropies, by_step = self._entropies(episodes), not self.config.shuffle_rewards
+        return Experience(episodes, rewards, groups, kl, entropies, greedy, values, teacher, by_step)
 
     def _reward(self, episode: Episode) -> float:
         assert episode.reward is not None
@@ -463,6 +478,21 @@ def teacher_gap(experience: Experience) -> dict[str, float]:
 def _paths(episode: Episode) -> set[str]:
     """The paths of a verdict's parts, which have curves of their own."""
     return {path for path, _ in episode.verdict.walk()} if episode.verdict else set()
+
+
+def _refuse_lost_sets(engine: TrainingEngine, request: EpisodeRequest, episode: Episode) -> None:
+    """Raise AlgorithmError where sampling was truncated and nobody knows to what."""
+    sampling = request.sampling
+    if sampling.top_p == 1 and not sampling.top_k:
+        return
+    for trajectory in episode.trajectories:
+        kept = trajectory.kept or (None,) * len(trajectory.mask)
+        if any(sampled and ids is None for sampled, ids in zip(trajectory.mask, kept, strict=True)):
+            raise AlgorithmError(
+                f"{type(engine).__name__} does not say which tokens top_p = {sampling.top_p:g} and top_k ="
+                f" {sampling.top_k} kept, so that nobody knows how likely its samples were; set sampling.top_p: 1 and"
+                " sampling.top_k: 0, or train with an engine that returns the kept sets."
+            )
 
 
 def _judged(episodes: Sequence[Episode]) -> list[Episode]:

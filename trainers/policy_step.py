@@ -17,7 +17,7 @@ from .algorithms.kl import k1, k3
 from .algorithms.losses import MAX_LOG_RATIO
 from .batch import Batch, Row, collate, micro_batches
 from .optimizer import NonFiniteError
-from .scoring import can_share_prompts, distributions, of_targets, reverse_kl, score
+from .scoring import can_share_prompts, distributions, entropies, of_targets, reverse_kl, score
 from .token_gradients import TokenGradients, gather
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ def weigh(algorithm: Algorithm, rows: Sequence[Row]) -> list[Row]:
     if not rows:
         return []
     lengths = np.array([sum(row.trajectory.mask) for row in rows])
-    weights = algorithm.reduction(lengths, np.array([row.episode for row in rows]))
+    units = np.arange(len(rows)) if algorithm.counts == "trajectories" else np.array([row.episode for row in rows])
+    weights = algorithm.reduction(lengths, units)
     return [replace(row, weight=float(weight)) for row, weight in zip(rows, weights, strict=True)]
 
 
@@ -149,8 +150,9 @@ class Terms:
     """What the loss of a micro-batch is made of.
 
     loss: its share of the step's. Of each of its N sampled tokens: logprobs_N, with their gradient; policy_N, the
-    policy loss; correction_N, its factor; kl_N, the KL term times its coefficient; loss_N, all of them together, before
-    weights; curves, by name [N]. None where the algorithm has no such term.
+    policy loss; correction_N, its factor; kl_N, the KL term times its coefficient; whole_N, what the loss says of the
+    whole distribution instead of the sampled token; loss_N, all of them together, before weights; curves, by name [N].
+    None where the algorithm has no such term.
     """
 
     loss: Tensor
@@ -158,6 +160,7 @@ class Terms:
     policy_N: Tensor
     correction_N: Tensor | None
     kl_N: Tensor | None
+    whole_N: Tensor | None
     loss_N: Tensor
     curves: dict[str, Tensor]
 
@@ -205,10 +208,16 @@ def step_loss(
             shown[f"kl_{algorithm.kl_to}/k3"] = k3(logprobs_N, batch.reference_N).detach()
     if priced_N is not None:
         loss_N = loss_N + priced_N
+    whole_N = apart_N
+    if algorithm.entropy_coef:
+        bonus_N = algorithm.entropy_coef * entropies(logprobs_NV)
+        loss_N = loss_N - bonus_N
+        whole_N = -bonus_N if whole_N is None else whole_N - bonus_N
     shown["entropy"] = entropies_N
     shown["kl_sampler"] = k1(batch.logprobs_N, old_N)
     shown["kl_sampler/k3"] = k3(batch.logprobs_N, old_N)
-    return Terms((loss_N * batch.weights_N).sum(), logprobs_N, policy_N, correction_N, priced_N, loss_N, shown)
+    total = (loss_N * batch.weights_N).sum()
+    return Terms(total, logprobs_N, policy_N, correction_N, priced_N, whole_N, loss_N, shown)
 
 
 def frozen_logprobs(model: PreTrainedModel, rows: Sequence[Row], micro_batch_tokens: int) -> list[np.ndarray]:

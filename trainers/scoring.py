@@ -68,8 +68,13 @@ def score(model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
 def of_targets(logprobs_NV: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
     """From distributions, what `score` gives."""
     with torch.no_grad():
-        entropies_N = -(logprobs_NV.exp() * logprobs_NV.clamp(min=-100)).sum(-1)
+        entropies_N = entropies(logprobs_NV)
     return logprobs_NV.gather(1, batch.targets_N[:, None])[:, 0], entropies_N
+
+
+def entropies(logprobs_NV: Tensor) -> Tensor:
+    """Of each distribution, [N], in nats."""
+    return -(logprobs_NV.exp() * logprobs_NV.clamp(min=-100)).sum(-1)
 
 
 def reverse_kl(logprobs_NV: Tensor, teacher_NV: Tensor) -> Tensor:

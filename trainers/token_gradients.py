@@ -30,8 +30,10 @@ class TokenGradients:
     gradient: derivative of the step's loss by the token's log-probability; negative makes the token likelier. weight:
     of the token in the step's loss. ratio: of probabilities, to the policy before the step, 1 where the loss has none.
     clip: -1 where the ratio was held at its lower bound, 1 at an upper one. correction: factor for samples of another
-    policy. kl: the KL term times its coefficient, in units of the loss. All are of the first optimiser step in which
-    the trajectory took part.
+    policy. kl: the KL term times its coefficient, in units of the loss. whole: what the loss says of the whole
+    distribution at the token, in units of the loss: the divergence from a teacher over the vocabulary, less an entropy
+    bonus; `gradient` is without it, since it moves every token of the vocabulary. All are of the first optimiser step
+    in which the trajectory took part.
     """
 
     gradient: np.ndarray
@@ -40,6 +42,7 @@ class TokenGradients:
     clip: np.ndarray
     correction: np.ndarray
     kl: np.ndarray
+    whole: np.ndarray
 
     def to_json(self) -> dict[str, list[float]]:
         """Lists of numbers with six significant digits, by name."""
@@ -62,6 +65,7 @@ class TokenGradient:
     clip: float
     correction: float
     kl: float
+    whole: float = 0.0
 
     def __str__(self) -> str:
         if not self.sampled:
@@ -78,6 +82,13 @@ class TokenGradient:
             parts.append(f"correction {self.correction:.4g}")
         if self.kl:
             parts.append(f"KL term {self.kl:.4g}")
+        if self.whole:
+            parts.append(f"term of the whole distribution {self.whole:.4g}")
+        if self.whole and not self.gradient:
+            return (
+                f"Token {self.position} stood where the whole distribution was taught, and not the sampled token:"
+                f" {', '.join(parts)}."
+            )
         return f"Token {self.position} became {way} (gradient {self.gradient:+.4g}): {', '.join(parts)}."
 
 
@@ -94,6 +105,7 @@ def gather(rows: Sequence[Row], batch: Batch, terms: Terms, into: dict[int, Toke
         "clip": clip_N,
         "correction": zero + 1 if terms.correction_N is None else terms.correction_N,
         "kl": zero if terms.kl_N is None else terms.kl_N,
+        "whole": zero if terms.whole_N is None else terms.whole_N,
     }
     columns = {name: values_N.detach().double().cpu().numpy() for name, values_N in found.items()}
     index_N, position_N = batch.source_N2.T
@@ -126,7 +138,7 @@ def explain_token(episode: Mapping[str, Any], token: int, trajectory: int = 0) -
             "run that this version of Ludus trained."
         )
     kept = episode["gradients"][trajectory] or {}
-    found = {field.name: float(kept[field.name][token]) if kept else 0.0 for field in fields(TokenGradients)}
+    found = {f.name: float(kept[f.name][token]) if f.name in kept else 0.0 for f in fields(TokenGradients)}
     return TokenGradient(
         position=token,
         token_id=path["token_ids"][token],

@@ -14,20 +14,30 @@ from ...agents.trajectory import Episode
 from .record import Estimator, Experience, State
 
 Deviation = Literal["bessel", "population", "none"]
+Alone = Literal["zero", "reward"]
 Normalise = Literal["joint", "per_class", "none"]
 LEAST_ENTROPY = 1e-6
 """In nats; a token that was certain is weighed as if it had this."""
 
 
-def group_norm(rewards_E: np.ndarray, groups_E: np.ndarray, std: Deviation = "bessel", eps: float = 1e-6) -> np.ndarray:
-    """`(R - mean) / (std + eps)` within each group; 0 in a group without spread and in a group of one.
+def group_norm(
+    rewards_E: np.ndarray,
+    groups_E: np.ndarray,
+    std: Deviation = "bessel",
+    eps: float = 1e-6,
+    alone: Alone = "zero",
+) -> np.ndarray:
+    """`(R - mean) / (std + eps)` within each group; 0 in a group without spread.
 
+    alone: what a group of one gets: 0, or `R / (1 + eps)`, as where its mean is taken for 0 and its deviation for 1.
     Source: GRPO, DeepSeekMath (arXiv:2402.03300), section 4.1.2. verl has eps 1e-6 and TRL 1e-4, both with Bessel's
-    correction.
+    correction; verl pays a group of one its reward.
     """
     advantages = np.zeros(len(rewards_E))
     for rows in _groups(groups_E):
         rewards = rewards_E[rows]
+        if len(rows) == 1 and alone == "reward":
+            advantages[rows] = rewards / (1 + eps)
         if np.ptp(rewards) == 0:
             continue
         scale = 1.0 if std == "none" else rewards.std(ddof=1 if std == "bessel" else 0) + eps
@@ -199,6 +209,12 @@ def moving_average(decay: float | None) -> Estimator:
     return estimate
 
 
+def batch_mean(experience: Experience, state: State) -> tuple[list[list[np.ndarray]], State]:
+    """`R - b` with b the mean reward of the batch itself. Source: REINFORCE (Williams, 1992)."""
+    rewards = penalised(experience)
+    return spread(experience, subtract_baseline(rewards, float(rewards.mean()))), state
+
+
 def greedy_baseline(experience: Experience, state: State) -> tuple[list[list[np.ndarray]], State]:
     """`R - R(greedy)`, with the reward of a greedy episode of the same task. Source: ReMax (arXiv:2310.10505)."""
     assert experience.greedy_E is not None
@@ -215,11 +231,14 @@ def rewards_to_go(gamma: float = 1.0) -> Estimator:
     return estimate
 
 
-def gae_advantages(gamma: float = 1.0, lam: float = 0.95, whitened: bool = True) -> Estimator:
-    """GAE over the sampled tokens of an episode, from a critic's values; see `gae`. whitened: over the whole batch."""
+def gae_advantages(gamma: float = 1.0, lam: float = 0.95, whitened: bool = True, across: bool = True) -> Estimator:
+    """GAE over the sampled tokens of an episode, from a critic's values; see `gae`.
+
+    whitened: over the whole batch. across: steps run over what was observed; else each observed token is a step.
+    """
 
     def estimate(experience: Experience, state: State) -> tuple[list[list[np.ndarray]], State]:
-        found, _ = _gae(experience, gamma, lam)
+        found, _ = _gae(experience, gamma, lam, across)
         if whitened and found:
             bounds = np.cumsum([len(part) for part in found])[:-1]
             found = np.split(whiten(np.concatenate(found)), bounds)
@@ -228,24 +247,32 @@ def gae_advantages(gamma: float = 1.0, lam: float = 0.95, whitened: bool = True)
     return estimate
 
 
-def gae_returns(experience: Experience, gamma: float = 1.0, lam: float = 0.95) -> list[list[np.ndarray]]:
+def gae_returns(
+    experience: Experience, gamma: float = 1.0, lam: float = 0.95, across: bool = True
+) -> list[list[np.ndarray]]:
     """`A + V` before whitening: what the critic should have said. Source: TD(lambda) returns, arXiv:1506.02438."""
-    advantages, values = _gae(experience, gamma, lam)
+    advantages, values = _gae(experience, gamma, lam, across)
     return scatter(experience, [a + v for a, v in zip(advantages, values, strict=True)])
 
 
-def _gae(experience: Experience, gamma: float, lam: float) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def _gae(experience: Experience, gamma: float, lam: float, across: bool) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Advantages and values of the sampled tokens of each episode, [E][n]."""
     assert experience.values_E is not None
     advantages, values = [], []
     for episode, parts, rewards in zip(
         experience.episodes, experience.values_E, token_rewards(experience), strict=True
     ):
-        own = [part[:-1][np.array(t.mask)] for part, t in zip(parts, episode.trajectories, strict=True)]
-        values.append(np.concatenate(own) if own else np.zeros(0))
+        sampled = np.concatenate([np.array(t.mask) for t in episode.trajectories] or [np.zeros(0, bool)])
+        every = np.concatenate([part[:-1] for part in parts] or [np.zeros(0)])
         # What was cut would have gone on; what ended is paid nothing more.
         after = float(parts[-1][-1]) if parts and not episode.terminated else 0.0
-        advantages.append(gae(rewards, values[-1], after, gamma, lam))
+        steps = sampled if across else np.cumsum(sampled) > 0  # all from the first sampled token on
+        paid = np.zeros(len(sampled))
+        paid[sampled] = rewards
+        found = np.zeros(len(sampled))
+        found[steps] = gae(paid[steps], every[steps], after, gamma, lam)
+        advantages.append(found[sampled])
+        values.append(every[sampled])
     return advantages, values
 
 
@@ -300,7 +327,8 @@ def by_entropy(share: float, bonus: float, normalise: Normalise, sequences: bool
 def token_rewards(experience: Experience) -> list[np.ndarray]:
     """The reward of each sampled token of each episode, [E][n], all trajectories of an episode in a row.
 
-    The reward of a step stands at its last token; what the episode was paid or charged besides, at the very last one.
+    The reward of a step stands at its last token, unless the experience says otherwise; what the episode was paid or
+    charged besides, at the very last one.
     KL in the reward stands at its own token.
     """
     found, totals = [], penalised(experience)
@@ -308,7 +336,7 @@ def token_rewards(experience: Experience) -> list[np.ndarray]:
         paid, sampled = [], []
         for number, trajectory in enumerate(episode.trajectories):
             values = np.zeros(len(trajectory.mask))
-            for step in trajectory.steps:
+            for step in trajectory.steps if experience.paid_by_step else ():
                 if step.end > step.start:
                     values[step.end - 1] += step.reward
             if experience.kl_E is not None:

@@ -7,13 +7,14 @@ weights.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from .losses import MAX_LOG_RATIO
-from .record import Tokens
+from .record import Algorithm, Tokens
 
 Level = Literal["token", "sequence"]
 
@@ -24,6 +25,14 @@ def truncated_weight(tokens: Tokens, highest: float = 2.0, level: Level = "token
     Source: Yao et al., "Your efficient RL framework secretly brings you off-policy RL training" (2025).
     """
     return _ratio(tokens, level).clamp(max=highest)
+
+
+def proximal_weight(tokens: Tokens, level: Level = "token") -> Tensor:
+    """`exp(old - sampler)`, without a bound: the weight of decoupled PPO, whose ratio is clipped around the old policy.
+
+    Source: AReaL (arXiv:2505.24298), equation 5, after Hilton et al. (arXiv:2110.00641).
+    """
+    return _ratio(tokens, level)
 
 
 def masked_weight(tokens: Tokens, lowest: float = 0.5, highest: float = 2.0, level: Level = "token") -> Tensor:
@@ -44,6 +53,17 @@ def drop_drifted(tokens: Tokens, delta: float, anchor: Literal["sampler", "old"]
     anchor_N = tokens.sampler_N if anchor == "sampler" else tokens.old_N
     drift_N = tokens.sums(anchor_N - tokens.logprobs_N.detach()) / tokens.lengths_N
     return ((tokens.advantages_N >= 0) | (drift_N <= delta)).to(drift_N)
+
+
+def for_engine(algorithm: Algorithm, exact: bool) -> Algorithm:
+    """The algorithm as it learns from an engine. exact: whether that computes with the trainer's own arithmetic.
+
+    Where it does not, every token of the policy loss gets its truncated weight, unless the algorithm was told how to
+    correct, or told not to.
+    """
+    if exact or not algorithm.weigh_foreign:
+        return algorithm
+    return replace(algorithm, corrections=(*algorithm.corrections, truncated_weight), weigh_foreign=False)
 
 
 def _ratio(tokens: Tokens, level: Level) -> Tensor:

@@ -6,6 +6,7 @@ Source: Schulman, "Approximating KL divergence" (2020).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from torch import Tensor
 
@@ -49,7 +50,25 @@ def k2(logprobs_N: Tensor, reference_N: Tensor) -> Tensor:
     return (logprobs_N - reference_N).square() / 2
 
 
-def k3(logprobs_N: Tensor, reference_N: Tensor) -> Tensor:
-    """`exp(ref - logp) - 1 - (ref - logp)`: unbiased and never negative, held below K3_CLIP. At 0.1 it is 0.0048374."""
+def k3(logprobs_N: Tensor, reference_N: Tensor, clip: float = K3_CLIP) -> Tensor:
+    """`exp(ref - logp) - 1 - (ref - logp)`: unbiased and never negative, held below `clip`. At 0.1 it is 0.0048374."""
     difference_N = (reference_N - logprobs_N).clamp(-20, 20)
-    return (difference_N.exp() - 1 - difference_N).clamp(max=K3_CLIP)
+    return (difference_N.exp() - 1 - difference_N).clamp(max=clip)
+
+
+def k1_straight(logprobs_N: Tensor, reference_N: Tensor) -> Tensor:
+    """The value of k1 and the gradient of k2, in expectation that of the divergence: straight through."""
+    return _straight_through(k1(logprobs_N, reference_N), k2(logprobs_N, reference_N))
+
+
+def k3_straight(logprobs_N: Tensor, reference_N: Tensor, clip: float = K3_CLIP) -> Tensor:
+    """The value of k3 and the gradient of k2, in expectation that of the divergence: straight through."""
+    return _straight_through(k3(logprobs_N, reference_N, clip), k2(logprobs_N, reference_N))
+
+
+FORMS: dict[str, Callable[..., Tensor]] = {form.__name__: form for form in (k1, k2, k3, k1_straight, k3_straight)}
+"""The estimators by name."""
+
+
+def _straight_through(value_N: Tensor, slope_N: Tensor) -> Tensor:
+    return value_N.detach() + slope_N - slope_N.detach()

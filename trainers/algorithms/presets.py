@@ -13,8 +13,9 @@ from functools import partial
 from typing import Any, Literal
 
 from . import advantages, corrections, kl, losses, reductions
-from .advantages import Deviation, Normalise
+from .advantages import Alone, Deviation, Normalise
 from .record import Algorithm, AlgorithmError, Estimator, PolicyLoss, TrustRegion
+from .variations import VARIATIONS, vary
 
 ALGORITHMS: dict[str, Callable[..., Algorithm]] = {}
 
@@ -22,6 +23,7 @@ ALGORITHMS: dict[str, Callable[..., Algorithm]] = {}
 SIBLINGS = frozenset({"siblings"})
 
 
+VERL: dict[str, object] = {"eps": 1e-6, "alone": "reward"}
 LIKE: dict[tuple[str, str], dict[str, object]] = {
     ("grpo", "trl"): {"eps": 1e-4, "kl_weight": "old"},
     ("dapo", "trl"): {"eps": 1e-4},
@@ -29,6 +31,13 @@ LIKE: dict[tuple[str, str], dict[str, object]] = {
     ("sapo", "trl"): {"eps": 1e-4},
     ("cispo", "trl"): {"eps": 1e-4, "clip_low": 1.0, "highest": 5.0},
     ("rloo", "trl"): {"ratio": "sequence_sum"},
+    ("ppo", "trl"): {"across": False},
+    ("grpo", "verl"): {**VERL, "kl_weight": "none"},
+    ("dapo", "verl"): VERL,
+    ("gspo", "verl"): VERL,
+    ("sapo", "verl"): VERL,
+    ("cispo", "verl"): {**VERL, "clip_low": 0.2, "clip_high": 0.2, "highest": 0.0},
+    ("ppo", "verl"): {"across": True},
 }
 """By preset and library: the options that give its conventions."""
 
@@ -40,7 +49,10 @@ def preset(build: Callable[..., Algorithm]) -> Callable[..., Algorithm]:
 
 
 def get_algorithm(name: str, **options: object) -> Algorithm:
-    """The preset `name` with some of its options changed; AlgorithmError names what is allowed."""
+    """The preset `name` with some of its options, or of `VARIATIONS`, changed; AlgorithmError names what is allowed.
+
+    like: a library whose conventions the preset takes where they differ; options beside it come after them.
+    """
     if name not in ALGORITHMS:
         near = difflib.get_close_matches(name, ALGORITHMS, 1)
         hint = f" Did you mean '{near[0]}'?" if near else ""
@@ -51,11 +63,15 @@ def get_algorithm(name: str, **options: object) -> Algorithm:
         raise AlgorithmError(f"{name} has no conventions of its own like={like!r}; known: {known}.")
     options = {**LIKE.get((name, str(like)), {}), **options}
     allowed = inspect.signature(ALGORITHMS[name]).parameters
+    changes = {
+        option: options.pop(option) for option in list(options) if option not in allowed and option in VARIATIONS
+    }
     for option, value in options.items():
         if option not in allowed:
-            near = difflib.get_close_matches(option, allowed, 1)
+            every = list(dict.fromkeys([*allowed, "like", *VARIATIONS]))
+            near = difflib.get_close_matches(option, every, 1)
             hint = f" Did you mean '{near[0]}'?" if near else ""
-            raise AlgorithmError(f"{name} has no option '{option}'.{hint} Allowed: {', '.join([*allowed, 'like'])}.")
+            raise AlgorithmError(f"{name} has no option '{option}'.{hint} Allowed: {', '.join(every)}.")
         default = allowed[option].default
         if isinstance(default, bool) != isinstance(value, bool) or (
             isinstance(default, (int, float)) and not isinstance(value, (int, float))
@@ -63,8 +79,7 @@ def get_algorithm(name: str, **options: object) -> Algorithm:
             raise AlgorithmError(f"{name}.{option} = {value!r} must be of the kind of its default {default!r}.")
         if isinstance(default, int) and not isinstance(value, int):
             raise AlgorithmError(f"{name}.{option} = {value!r} must be a whole number, such as {default!r}.")
-    algorithm = ALGORITHMS[name](**options)
-    return algorithm
+    return vary(ALGORITHMS[name](**options), changes)
 
 
 def _clip(clip_low: float, clip_high: float, loss: Callable[..., Any] = losses.ppo_clip, **options: Any) -> PolicyLoss:
@@ -77,12 +92,18 @@ def _clip(clip_low: float, clip_high: float, loss: Callable[..., Any] = losses.p
     return partial(loss, clip_low=clip_low, clip_high=clip_high, **options)
 
 
-def _group_norm(name: str, eps: float, std: Deviation = "bessel") -> Estimator:
+def _group_norm(name: str, eps: float, std: Deviation = "bessel", alone: Alone = "zero") -> Estimator:
+    if alone not in ("zero", "reward"):
+        raise AlgorithmError(f"{name}.alone = {alone!r} must be zero or reward.")
     if std not in ("bessel", "population", "none"):
         raise AlgorithmError(f"{name}.std = {std!r} must be one of bessel, population, none.")
     if eps < 0:
         raise AlgorithmError(f"{name}.eps = {eps} must not be negative.")
-    return advantages.by_group(partial(advantages.group_norm, std=std, eps=eps))
+    return advantages.by_group(partial(advantages.group_norm, std=std, eps=eps, alone=alone))
+
+
+def _siblings(alone: Alone) -> frozenset[str]:
+    return SIBLINGS if alone == "zero" else frozenset()
 
 
 def _reference(kl_coef: float) -> frozenset[str]:
@@ -105,9 +126,12 @@ def reinforce(baseline_decay: float = 0.0) -> Algorithm:
 
 
 @preset
-def reinforce_baseline(baseline_decay: float = 0.9) -> Algorithm:
-    """REINFORCE (Williams, 1992) with a moving average of rewards as its baseline."""
-    return replace(reinforce(baseline_decay), name="reinforce_baseline")
+def reinforce_baseline(baseline_decay: float = 0.9, baseline: str = "moving") -> Algorithm:
+    """REINFORCE (Williams, 1992) with a baseline: a "moving" average of rewards, or the mean of the "batch" itself."""
+    if baseline not in ("moving", "batch"):
+        raise AlgorithmError(f"reinforce_baseline.baseline = {baseline!r} must be moving or batch.")
+    moving = replace(reinforce(baseline_decay), name="reinforce_baseline")
+    return moving if baseline == "moving" else replace(moving, estimator=advantages.batch_mean)
 
 
 @preset
@@ -169,20 +193,25 @@ def ppo(
     gamma: float = 1.0,
     lam: float = 0.95,
     whiten: bool = True,
+    across: bool = True,
 ) -> Algorithm:
-    """PPO (arXiv:1707.06347) with a critic: GAE over sampled tokens, clipped ratio, k1 in the reward."""
+    """PPO (arXiv:1707.06347) with a critic: GAE over sampled tokens, clipped ratio, k1 in the reward.
+
+    across: a step of GAE runs from one sampled token to the next, whatever was observed between; false: every token
+    that was observed is a step, too.
+    """
     if not 0 <= gamma <= 1 or not 0 <= lam <= 1:
         raise AlgorithmError(f"ppo.gamma = {gamma} and ppo.lam = {lam} must lie between 0 and 1.")
     return Algorithm(
         name="ppo",
-        estimator=advantages.gae_advantages(gamma, lam, whiten),
+        estimator=advantages.gae_advantages(gamma, lam, whiten, across),
         loss=_clip(clip_low, clip_high),
         reduction=reductions.token_mean,
         kl=kl.k1,
         kl_coef=kl_coef,
         kl_in="reward",
-        value_target=partial(advantages.gae_returns, gamma=gamma, lam=lam),
-        needs=_reference(kl_coef) | {"values"},
+        value_target=partial(advantages.gae_returns, gamma=gamma, lam=lam, across=across),
+        needs=_reference(kl_coef) | {"values"} | (set() if across else {"observed values"}),
     )
 
 
@@ -257,23 +286,25 @@ def grpo(
     kl_coef: float = 0.04,
     std: Deviation = "bessel",
     eps: float = 1e-6,
+    alone: Alone = "zero",
     kl_weight: Literal["none", "old", "sampler"] = "none",
 ) -> Algorithm:
     """GRPO (arXiv:2402.03300): group-normalised rewards, clipped ratio, k3 to the reference in the loss.
 
-    kl_weight: "old" or "sampler" weighs k3 by the ratio to that policy, which makes its gradient unbiased.
+    alone: what the only episode of its task gets: "zero", or its "reward". kl_weight: "old" or "sampler" weighs k3 by
+    the ratio to that policy, which makes its gradient unbiased.
     """
     if kl_weight not in ("none", "old", "sampler"):
         raise AlgorithmError(f"grpo.kl_weight = {kl_weight!r} must be one of none, old, sampler.")
     return Algorithm(
         name="grpo",
-        estimator=_group_norm("grpo", eps, std),
+        estimator=_group_norm("grpo", eps, std, alone),
         loss=_clip(clip_low, clip_high),
         reduction=reductions.sequence_mean_token_mean,
         kl=kl.k3,
         kl_coef=kl_coef,
         kl_weight=None if kl_weight == "none" else kl_weight,
-        needs=_reference(kl_coef) | SIBLINGS,
+        needs=_reference(kl_coef) | _siblings(alone),
     )
 
 
@@ -300,16 +331,17 @@ def dapo(
     overlong_buffer: int = 0,
     drop_truncated: bool = False,
     eps: float = 1e-6,
+    alone: Alone = "zero",
 ) -> Algorithm:
     """DAPO (arXiv:2503.14476): higher upper bound, token mean, groups without spread refilled, overlong penalty."""
     if max_refills < 0 or overlong_buffer < 0:
         raise AlgorithmError("dapo.max_refills and dapo.overlong_buffer must not be negative; 0 switches them off.")
     return Algorithm(
         name="dapo",
-        estimator=_group_norm("dapo", eps),
+        estimator=_group_norm("dapo", eps, alone=alone),
         loss=_clip(clip_low, clip_high),
         reduction=reductions.token_mean,
-        needs=SIBLINGS,
+        needs=_siblings(alone),
         dynamic_sampling=dynamic_sampling,
         max_refills=max_refills,
         overlong_buffer=overlong_buffer,
@@ -318,20 +350,28 @@ def dapo(
 
 
 @preset
-def gspo(clip_low: float = 3e-4, clip_high: float = 4e-4, token_form: bool = False, eps: float = 1e-6) -> Algorithm:
+def gspo(
+    clip_low: float = 3e-4,
+    clip_high: float = 4e-4,
+    token_form: bool = False,
+    eps: float = 1e-6,
+    alone: Alone = "zero",
+) -> Algorithm:
     """GSPO (arXiv:2507.18071): one ratio for each response, the exponential of the mean log-ratio of its tokens."""
     return Algorithm(
         name="gspo",
-        estimator=_group_norm("gspo", eps),
+        estimator=_group_norm("gspo", eps, alone=alone),
         loss=_clip(clip_low, clip_high, losses.gspo, token_form=token_form),
         reduction=reductions.sequence_mean_token_mean,
         ratio="sequence",
-        needs=SIBLINGS,
+        needs=_siblings(alone),
     )
 
 
 @preset
-def cispo(clip_low: float = 0.2, clip_high: float = 0.2, highest: float = 0.0, eps: float = 1e-6) -> Algorithm:
+def cispo(
+    clip_low: float = 0.2, clip_high: float = 0.2, highest: float = 0.0, eps: float = 1e-6, alone: Alone = "zero"
+) -> Algorithm:
     """CISPO (arXiv:2506.13585): the clipped ratio weighs the gradient and stops none.
 
     clip_low: 1 leaves the ratio without a lower bound. highest: above 0, an absolute upper bound instead of
@@ -344,24 +384,24 @@ def cispo(clip_low: float = 0.2, clip_high: float = 0.2, highest: float = 0.0, e
         )
     return Algorithm(
         name="cispo",
-        estimator=_group_norm("cispo", eps),
+        estimator=_group_norm("cispo", eps, alone=alone),
         loss=partial(losses.cispo, clip_low=clip_low, clip_high=clip_high, highest=highest or None),
         reduction=reductions.token_mean,
-        needs=SIBLINGS,
+        needs=_siblings(alone),
     )
 
 
 @preset
-def sapo(tau_positive: float = 1.0, tau_negative: float = 1.05, eps: float = 1e-6) -> Algorithm:
+def sapo(tau_positive: float = 1.0, tau_negative: float = 1.05, eps: float = 1e-6, alone: Alone = "zero") -> Algorithm:
     """SAPO (arXiv:2511.20347): a soft gate over the ratio of each token instead of clipping."""
     if tau_positive <= 0 or tau_negative <= 0:
         raise AlgorithmError("sapo.tau_positive and sapo.tau_negative must be above 0.")
     return Algorithm(
         name="sapo",
-        estimator=_group_norm("sapo", eps),
+        estimator=_group_norm("sapo", eps, alone=alone),
         loss=partial(losses.sapo, tau_positive=tau_positive, tau_negative=tau_negative),
         reduction=reductions.sequence_mean_token_mean,
-        needs=SIBLINGS,
+        needs=_siblings(alone),
     )
 
 
@@ -403,10 +443,11 @@ def grpo_s(
 
 
 @preset
-def kimi_k15(tau: float = 0.1, length_reward: float = 0.5) -> Algorithm:
+def kimi_k15(tau: float = 0.1, length_reward: float = 0.5, per_token: bool = False) -> Algorithm:
     """Kimi k1.5 (arXiv:2501.12599): policy mirror descent with a reward for short answers.
 
-    tau: price of the squared log-ratio of a response. length_reward: weight of that reward; 0 is without it.
+    tau: price of the squared log-ratio of a response. length_reward: weight of that reward; 0 is without it. per_token:
+    the loss of a response is divided by its length.
     """
     if tau < 0 or length_reward < 0:
         raise AlgorithmError("kimi_k15.tau and kimi_k15.length_reward must not be negative.")
@@ -414,20 +455,29 @@ def kimi_k15(tau: float = 0.1, length_reward: float = 0.5) -> Algorithm:
         name="kimi_k15",
         estimator=advantages.by_group(advantages.group_center),
         loss=partial(losses.mirror, tau=tau),
-        reduction=reductions.sequence_mean_token_sum,
+        reduction=reductions.sequence_mean_token_mean if per_token else reductions.sequence_mean_token_sum,
         needs=SIBLINGS,
         length_reward=length_reward,
     )
 
 
 @preset
-def v32(clip_low: float = 0.2, clip_high: float = 0.2, kl_coef: float = 0.001, drift: float = 1.0) -> Algorithm:
+def v32(
+    clip_low: float = 0.2,
+    clip_high: float = 0.2,
+    kl_coef: float = 0.001,
+    drift: float = 1.0,
+    drift_from: Literal["sampler", "old"] = "sampler",
+) -> Algorithm:
     """DeepSeek-V3.2 (arXiv:2512.02556): centred rewards, unbiased k3, and no negative lessons from drifted responses.
 
-    drift: mean `sampler - logp` above which a response with a negative advantage leaves the loss.
+    drift: mean `sampler - logp` above which a response with a negative advantage leaves the loss. drift_from: what it
+    is measured from, the sampler or the old policy.
     """
     if drift <= 0:
         raise AlgorithmError(f"v32.drift = {drift} must be above 0.")
+    if drift_from not in ("sampler", "old"):
+        raise AlgorithmError(f"v32.drift_from = {drift_from!r} must be sampler or old.")
     return Algorithm(
         name="v32",
         estimator=advantages.by_group(advantages.group_center),
@@ -436,7 +486,7 @@ def v32(clip_low: float = 0.2, clip_high: float = 0.2, kl_coef: float = 0.001, d
         kl=kl.k3,
         kl_coef=kl_coef,
         kl_weight="old",
-        corrections=(partial(corrections.drop_drifted, delta=drift),),
+        corrections=(partial(corrections.drop_drifted, delta=drift, anchor=drift_from),),
         needs=_reference(kl_coef) | SIBLINGS,
     )
 

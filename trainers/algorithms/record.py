@@ -31,9 +31,11 @@ class Experience:
     rewards_E: sum of rewards of each episode. groups_E: a number for each episode; equal numbers share a baseline.
     Per episode and trajectory, for each token [T], and 0 where the policy did not sample it: kl_E, k1 = logprob -
     reference logprob times its coefficient, where the algorithm puts KL into the reward; entropies_E, in nats;
-    values_E, what a critic says of the state before each token and, last, of that at the end, [T + 1]; teacher_E, the
+    values_E, what a critic says of the state before each token and, last, of that at the end, [T + 1], for observed
+    tokens where the algorithm asks for it; teacher_E, the
     teacher's log-probability. greedy_E: the reward of a greedy episode of the same task. None where the algorithm needs
-    none.
+    none. paid_by_step: whether the rewards of steps stand where they were earned; else all that an episode was paid
+    stands at its end, as where rewards were shuffled over episodes.
     """
 
     episodes: list[Episode]
@@ -44,6 +46,7 @@ class Experience:
     greedy_E: np.ndarray | None = None
     values_E: list[list[np.ndarray]] | None = None
     teacher_E: list[list[np.ndarray]] | None = None
+    paid_by_step: bool = True
 
 
 @dataclass(frozen=True)
@@ -131,10 +134,13 @@ class Algorithm:
     which makes its gradient unbiased (DeepSeek-V3.2, arXiv:2512.02556). kl_to: "old" is the divergence *from* the
     policy before the step, whose samples these are. kl_below: the term only counts in episodes whose reward is below
     this. next_kl_coef: how the coefficient follows what was measured; it is then in the state. corrections: factors of
-    the policy loss, for samples of another policy.
+    the policy loss, for samples of another policy. weigh_foreign: samples of an engine that computes otherwise than the
+    trainer get a truncated weight, see `corrections.for_engine`. entropy_coef: weight of the policy's entropy at each
+    sampled token, which is taken from the loss. counts: what the reduction takes the mean over.
     trust_region: the step follows the natural gradient within it, instead of the optimizer.
     value_target: what a critic learns. needs: of {"reference", "teacher", "teacher's distribution", "entropy",
-    "values"}, what the trainer must compute besides the log-probabilities of the policy; "greedy", one more episode of
+    "values", "observed values" (those of observed tokens, too)}, what the trainer must compute besides the
+    log-probabilities of the policy; "greedy", one more episode of
     each task, at temperature 0 and never trained on; "siblings", more than one episode of each task; and "several
     steps", more than one optimiser step from each rollout.
     dynamic_sampling: groups without spread are dropped and refilled, at most `max_refills` times the batch.
@@ -156,6 +162,9 @@ class Algorithm:
     kl_below: float | None = None
     next_kl_coef: NextCoefficient | None = None
     corrections: tuple[Correction, ...] = ()
+    weigh_foreign: bool = True
+    entropy_coef: float = 0.0
+    counts: Literal["episodes", "trajectories"] = "episodes"
     trust_region: TrustRegion | None = None
     value_target: ValueTarget | None = None
     needs: frozenset[str] = frozenset()
@@ -174,13 +183,13 @@ class Algorithm:
         return "reference" if "reference" in self.needs else None
 
     def __post_init__(self) -> None:
-        name = getattr(self.reduction, "__name__", getattr(getattr(self.reduction, "func", None), "__name__", ""))
+        name = _name(self.reduction)
         if self.ratio == "sequence" and name in ("token_mean", "sequence_mean_token_sum", "constant_length"):
             raise AlgorithmError(
                 f"{self.name}: with one ratio for each response, {name} would count it once for each of its tokens; use"
                 " sequence_mean_token_mean."
             )
-        kl = getattr(self.kl, "__name__", "")
+        kl = _name(self.kl)
         if kl == "k1" and self.kl_in == "loss" and self.kl_weight is None:
             raise AlgorithmError(
                 f"{self.name}: the expected gradient of k1 in the loss is zero; put it into the reward, take k2 or k3,"
@@ -188,6 +197,15 @@ class Algorithm:
             )
         if kl in ("k2", "k3") and self.kl_in == "reward":
             raise AlgorithmError(f"{self.name}: {kl} in the reward is biased; put k1 there, or {kl} into the loss.")
+        if kl.endswith("_straight") and self.kl_in == "reward":
+            raise AlgorithmError(
+                f"{self.name}: {kl} is a form of gradient, and a reward has none; put k1 there, or {kl} into the loss."
+            )
+        if (kl == "k2" or kl.endswith("_straight")) and self.kl_weight is not None:
+            raise AlgorithmError(
+                f"{self.name}: the gradient of {kl} is that of the divergence as it stands, and kl_weight would add a"
+                " second one; leave kl_weight out, or take k1 or k3."
+            )
         if self.kl_to == "old" and (kl != "k3" or self.kl_in == "reward"):
             raise AlgorithmError(f"{self.name}: the divergence from the old policy is k3 in the loss; set both so.")
         if self.kl_to == "teacher" and self.kl_in == "reward":
@@ -201,3 +219,8 @@ class Algorithm:
             raise AlgorithmError(f"{self.name}: kl_below chooses among terms in the loss; set kl_in to loss.")
         if self.kl_in == "reward" and self.kl_weight is not None:
             raise AlgorithmError(f"{self.name}: kl_weight is for a KL term in the loss; one in the reward needs none.")
+
+
+def _name(part: Any) -> str:
+    """The name of a function, or of the one that a partial calls."""
+    return str(getattr(part, "__name__", getattr(getattr(part, "func", None), "__name__", "")))
