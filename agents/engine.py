@@ -41,7 +41,8 @@ class Sampling:
     top_k 0 and top_p 1 truncate nothing.
     stop: sequences of text; the token that completes one is the last of the generation. seed: of this request alone.
     stop_on_loop: what counts as going round in circles, among the tokens of this generation; None never stops for it.
-    deadline_s: seconds until the generation is cut with StopReason.DEADLINE.
+    deadline_s: seconds until the generation is cut with StopReason.DEADLINE. begun: the tokens at the end of the prompt
+    that were sampled earlier in the same turn; stop sequences and loops reach back into them.
     """
 
     temperature: float = 1.0
@@ -52,6 +53,7 @@ class Sampling:
     seed: int = 0
     deadline_s: float | None = None
     stop_on_loop: Loop | None = None
+    begun: tuple[int, ...] = ()
 
 
 def too_cold(temperature: float) -> str:

@@ -25,11 +25,18 @@ from .seeds import derive_seed
 from .trajectory import Episode, Step, Trajectory
 
 T = TypeVar("T")
+PAUSED = "paused"
+"""Why an episode stopped whose budget ended before it did."""
 
 
 @dataclass(frozen=True)
 class EpisodeRequest:
-    """One episode to play. env: name of the arena. group: tries that share a baseline. seed: of this episode alone."""
+    """One episode to play.
+
+    env: name of the arena. group: tries that share a baseline. seed: of this episode alone. budget: tokens that may be
+    sampled now; where they end before the episode does, it comes back with stop_reason PAUSED. begun: such an episode,
+    to be gone on with: its actions are given to the environment again, which has to answer as it did.
+    """
 
     id: str
     env: str
@@ -37,6 +44,8 @@ class EpisodeRequest:
     group: str
     seed: int
     sampling: Sampling
+    budget: int | None = None
+    begun: Episode | None = None
 
 
 @dataclass
@@ -203,7 +212,7 @@ class Rollout:
             elif env is not None:
                 # It may hang here, too, so nothing waits for it.
                 threading.Thread(target=partial(_guarded, env.close), name="ludus-close", daemon=True).start()
-        if record.error is None and arena.renderer.append_only:
+        if record.error is None and arena.renderer.append_only and record.stop_reason != PAUSED:
             arena.renderer.check_episode(record.messages)
         return record.episode(time.monotonic() - start)
 
@@ -221,11 +230,12 @@ class Rollout:
             if rewritten:
                 record.new_segment()
             record.observe(tokens)
-            sampling = replace(request.sampling, seed=derive_seed(request.seed, record.turn))
-            completion = await self.engine.generate(list(record.token_ids), sampling, session=request.id)
-            record.act(completion, renderer.text(completion.token_ids))
-            if completion.stop_reason not in (StopReason.END, StopReason.STOP):
-                return record.truncate(completion.stop_reason.value, env.cut(acted=True))
+            reason = await self._turn(record, renderer)
+            if reason is None:
+                env.cut(acted=True)
+                return record.pause()
+            if reason not in (StopReason.END, StopReason.STOP):
+                return record.truncate(reason.value, env.cut(acted=True))
             action = record.messages[-1]["content"]
             _, reward, terminated, truncated, info = await self._off_loop(
                 partial(record.timed, partial(env.step, action))
@@ -238,7 +248,29 @@ class Rollout:
             if rewritten:
                 tokens = renderer.open(record.messages)
             else:
-                tokens = renderer.append(info["messages"], completion.stop_reason is StopReason.END)
+                tokens = renderer.append(info["messages"], reason is StopReason.END)
+
+    async def _turn(self, record: _Record, renderer: Renderer) -> StopReason | None:
+        """One turn of the policy, on from where it was paused; None where the budget ends before the turn does."""
+        request, past = record.request, record.past_turn()
+        begun = () if past is None else past.token_ids
+        prompt = [*record.token_ids, *begun]
+        if past is not None and (past.complete or len(prompt) >= getattr(self.engine, "max_length", 2**31)):
+            record.act(past, renderer.text(begun))
+            if not past.complete:
+                return StopReason.CONTEXT
+            return StopReason.END if begun[-1] == renderer.end_id else StopReason.STOP
+        left = request.sampling.max_tokens - len(begun)
+        limit = left if request.budget is None else min(left, request.budget - record.fresh)
+        if limit <= 0:
+            return None
+        place = (record.turn, len(begun)) if begun else (record.turn,)
+        seed = derive_seed(request.seed, *place)
+        sampling = replace(request.sampling, seed=seed, max_tokens=limit, begun=begun)
+        completion = await self.engine.generate(prompt, sampling, session=request.id)
+        record.fresh += len(completion.token_ids)
+        record.act(_Turn.of(completion, past), renderer.text((*begun, *completion.token_ids)))
+        return None if completion.stop_reason is StopReason.LENGTH and limit < left else completion.stop_reason
 
     async def _off_loop(self, call: Callable[[], T]) -> T:
         """Run environment code in a thread, under the deadline; what it raises is an infrastructure failure."""
@@ -261,11 +293,53 @@ def _guarded(call: Callable[[], T]) -> T:
         raise InfrastructureError(f"the environment raised {type(error).__name__}: {error}") from error
 
 
+@dataclass(frozen=True)
+class _Turn:
+    """What the policy sampled in one turn. complete: nothing more is to be sampled in it."""
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    versions: tuple[int, ...]
+    kept: tuple[tuple[int, ...] | None, ...] | None
+    complete: bool = True
+
+    @classmethod
+    def of(cls, completion: Completion, past: _Turn | None) -> _Turn:
+        """A completion, behind what was sampled of its turn before."""
+        count = len(completion.token_ids)
+        kept: tuple[tuple[int, ...] | None, ...] | None = completion.kept
+        found = cls(completion.token_ids, completion.logprobs, (completion.version,) * count, kept)
+        if past is None:
+            return found
+        parts = ((past.kept or (None,) * len(past.token_ids)), (kept or (None,) * count))
+        return cls(
+            past.token_ids + found.token_ids,
+            past.logprobs + found.logprobs,
+            past.versions + found.versions,
+            None if past.kept is None and kept is None else parts[0] + parts[1],
+        )
+
+    @classmethod
+    def all_of(cls, episode: Episode) -> list[_Turn]:
+        """The turns of a paused episode; the last is not complete where it ended within."""
+        turns = []
+        for path in episode.trajectories:
+            for step in path.steps:
+                part = slice(step.start, step.end)
+                kept = None if path.kept is None else path.kept[part]
+                turns.append(cls(path.token_ids[part], path.logprobs[part], path.versions[part], kept))
+        if turns and episode.messages[-1]["role"] == "assistant":
+            turns[-1] = replace(turns[-1], complete=False)
+        return turns
+
+
 class _Record:
-    """What happened in one episode so far."""
+    """What happened in one episode so far. fresh: tokens sampled now, not before a pause."""
 
     def __init__(self, request: EpisodeRequest) -> None:
         self.request = request
+        self.past = [] if request.begun is None else _Turn.all_of(request.begun)
+        self.fresh = 0
         self.messages: list[Message] = []
         self.finished: list[Trajectory] = []
         self.turn = 0
@@ -295,15 +369,28 @@ class _Record:
         self.versions += [-1] * len(tokens)
         self.kept += [None] * len(tokens)
 
-    def act(self, completion: Completion, text: str) -> None:
+    def past_turn(self) -> _Turn | None:
+        """What was sampled of the coming turn before a pause. InfrastructureError where it followed other tokens."""
+        begun = self.request.begun
+        if begun is None or self.turn >= len(self.past):
+            return None
+        before = [step for path in begun.trajectories for step in path.steps][self.turn].start
+        if list(begun.trajectories[len(self.finished)].token_ids[:before]) != self.token_ids:
+            raise InfrastructureError(
+                f"{self.request.env} answered the same actions otherwise than before a pause; unset"
+                " policy.partial_tokens"
+            )
+        return self.past[self.turn]
+
+    def act(self, turn: _Turn, text: str) -> None:
         """Append what the policy sampled."""
-        start, count = len(self.token_ids), len(completion.token_ids)
-        self.token_ids += completion.token_ids
+        start, count = len(self.token_ids), len(turn.token_ids)
+        self.token_ids += turn.token_ids
         self.mask += [True] * count
-        self.logprobs += completion.logprobs
-        self.versions += [completion.version] * count
-        self.kept += completion.kept or [None] * count
-        self.truncates |= completion.kept is not None
+        self.logprobs += turn.logprobs
+        self.versions += turn.versions
+        self.kept += turn.kept or [None] * count
+        self.truncates |= turn.kept is not None
         self.steps.append(Step(start, start + count, 0.0))
         self.messages.append(Message(role="assistant", content=text))
         self.turn += 1
@@ -341,6 +428,10 @@ class _Record:
             self.steps[-1] = replace(last, reward=last.reward + shaping, rewards=named)
             self.reward += shaping
             self.rewards["shaping"] = self.rewards.get("shaping", 0.0) + shaping
+
+    def pause(self) -> None:
+        """End for now, to be gone on with."""
+        self.truncated, self.stop_reason = True, PAUSED
 
     def end(self, terminated: bool, reason: str | None) -> None:
         self.terminated, self.truncated = terminated, not terminated

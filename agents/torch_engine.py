@@ -158,7 +158,7 @@ class TorchEngine:
             generator=torch.Generator().manual_seed(sampling.seed % 2**63),
             limit=min(sampling.max_tokens, self.max_length - len(token_ids)),
             deadline=None if sampling.deadline_s is None else time.monotonic() + sampling.deadline_s,
-            loop=None if sampling.stop_on_loop is None else LoopDetector(sampling.stop_on_loop),
+            loop=_detector(sampling),
         )
         # Who still has a slot waits for nobody; behind others it would keep the slot they wait for.
         (self._waiting if state.slot is None else self._ready).append(request)
@@ -394,9 +394,10 @@ class TorchEngine:
             )
         if token not in self._stop_ends[stops]:
             return False
-        longest = max(len(stop.encode()) for stop in stops)
+        width = max(len(stop.encode()) for stop in stops) + 4
         count = self._ticks - request.started
-        tail = self._out_tokens[slot, max(0, count - longest - 4) : count].tolist()
+        tail = [*request.sampling.begun[-width:], *self._out_tokens[slot, max(0, count - width) : count].tolist()]
+        tail = tail[-width:]
         before, after = self.tokenizer.decode(tail[:-1]), self.tokenizer.decode(tail)
         return any(after.count(stop) > before.count(stop) for stop in stops)
 
@@ -461,3 +462,13 @@ class TorchEngine:
             state[target] = state[source]
         self._active[source] = False
         self._length[source] = 0
+
+
+def _detector(sampling: Sampling) -> LoopDetector | None:
+    """What looks for loops, with what was sampled of the turn before."""
+    if sampling.stop_on_loop is None:
+        return None
+    found = LoopDetector(sampling.stop_on_loop)
+    for token in sampling.begun:
+        found.push(token)
+    return found

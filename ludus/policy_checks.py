@@ -85,11 +85,17 @@ def kl_sampler_large(run: WatchedRun) -> Finding | None:
     found = median(abs(value) for _, value in newest(points))
     if found < KL_SAMPLER:
         return None
+    stale = run.recent("staleness")
+    remedy = (
+        "See to it that both have the same weights and compute with the same precision; a few steps with device: cpu "
+        "tell whether it is the precision."
+    )
+    if stale is not None and stale[1] > 0:
+        remedy = "Raise policy.partial_tokens, or lower policy.max_staleness or policy.optimizer.lr."
     return Finding(
         "kl_sampler_large",
         f"Engine and trainer differ by {found:.2g} nats a token: the policy learns from what it would not have said.",
-        "See to it that both have the same weights and compute with the same precision; a few steps with device: cpu "
-        "tell whether it is the precision.",
+        remedy,
         points[-1][0],
         Severity.SERIOUS,
     )

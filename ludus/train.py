@@ -55,6 +55,7 @@ from .trainers.sft import train_sft
 from .trainers.star import StarRounds
 from .trainers.task_stream import TaskStream
 from .trainers.token_gradients import TokenGradients
+from .trainers.unfinished import Unfinished
 from .verifiers.repetition import Loop
 
 if TYPE_CHECKING:
@@ -358,6 +359,7 @@ class _Session:
             keep_episodes=self._keep_episodes if recipe.trajectories.episodes else None,
             multipliers=start.extra.get("multipliers", {}),
             norms=start.extra.get("norms", []),
+            unfinished=self._unfinished(start),
             **self._critic(start),
         )
         self.display.phase(config.algorithm, config.steps)
@@ -378,6 +380,8 @@ class _Session:
                     "weights": trainer.critic.state_dict(),
                     "optimizer": trainer.critic_optimizer.state_dict(),
                 }
+            if trainer.unfinished is not None:
+                extra["unfinished"] = trainer.unfinished.state()
             if config.reference_every is not None and trainer.reference is not None:
                 extra["reference"] = trainer.reference.state_dict()
             self._save("policy", step, optimizer, {**extra, "multipliers": trainer.multipliers})
@@ -385,6 +389,16 @@ class _Session:
         if config.rollbacks and not list_checkpoints(self.run.checkpoints):
             save(0)  # else there would be nothing to go back to
         trainer.train(start.step, after_step)
+
+    def _unfinished(self, start: _Start) -> Unfinished | None:
+        """The episodes that the policy of the checkpoint left to the next, where rollouts are partial."""
+        config = self.recipe.policy
+        if config is None or config.partial_tokens is None:
+            return None
+        unfinished = Unfinished(config.partial_tokens, config.max_staleness)
+        if "unfinished" in start.extra:
+            unfinished.restore(start.extra["unfinished"], self.sampling)
+        return unfinished
 
     def _policy_reference(self, start: _Start) -> PreTrainedModel | None:
         """What the KL term measures from: the policy before the phase, or at the last renewal before the checkpoint."""
@@ -599,6 +613,8 @@ def chosen_algorithm(config: PolicyConfig) -> Algorithm:
             f"{algorithm.name} learns from more than the rewards that policy.shuffle_rewards shuffles, so that it"
             " would be no control; leave it out, or choose grpo."
         )
+    if config.partial_tokens is not None:
+        _check_pauses(config, algorithm)
     if config.reference_every is not None and "reference" not in algorithm.needs:
         raise AlgorithmError(
             f"{algorithm.name} measures no divergence from a reference; remove policy.reference_every, or set"
@@ -618,6 +634,25 @@ def chosen_algorithm(config: PolicyConfig) -> Algorithm:
     if "teacher" not in algorithm.needs and config.teacher is not None:
         raise AlgorithmError(f"{algorithm.name} has no teacher; remove policy.teacher, or choose opd or kdrl.")
     return algorithm
+
+
+def _check_pauses(config: PolicyConfig, algorithm: Algorithm) -> None:
+    """Refuse what needs all episodes of a step to end in it."""
+    if algorithm.dynamic_sampling:
+        raise AlgorithmError(
+            f"{algorithm.name} refills groups within a step, and policy.partial_tokens leaves some to the next; set"
+            " policy.options.dynamic_sampling: false, or unset policy.partial_tokens."
+        )
+    if "greedy" in algorithm.needs:
+        raise AlgorithmError(
+            f"{algorithm.name} compares with a greedy episode of the same policy, and policy.partial_tokens leaves"
+            " episodes to the next; unset it, or choose rloo."
+        )
+    if config.curriculum is not None:
+        raise AlgorithmError(
+            "policy.curriculum learns from each step's groups, and policy.partial_tokens leaves some to the next; unset"
+            " one of the two."
+        )
 
 
 def _sampling(config: SamplingConfig, deadline_s: float | None, greedy: bool = False) -> Sampling:

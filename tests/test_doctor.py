@@ -106,6 +106,13 @@ BESIDES = {"length_explodes": {"reward_flat"}}
 """What else is wrong with a sick run, and rightly found."""
 
 
+def test_samples_of_earlier_policies_are_no_fault_of_the_engine() -> None:
+    far = {"kl_sampler__k3": lambda step: 0.03}
+    (one,), (other,) = diagnose(bent(**far)), diagnose(bent(**far, staleness=lambda step: 1.5))
+    assert one.name == other.name == "kl_sampler_large"
+    assert "same precision" in str(one) and "policy.max_staleness" in str(other)
+
+
 def finding_of(name: str) -> Finding:
     return next(finding for finding in diagnose(SICK[name]) if finding.name == name)
 

@@ -103,6 +103,12 @@ class PolicyConfig(Section):
     teacher: str | None = Field(
         None, description="model from which to distil, with the policy's tokenizer: a directory, a run, a hub name"
     )
+    partial_tokens: int | None = Field(
+        None, gt=0, description="tokens that an episode may sample in one step; the next policy goes on where they end"
+    )
+    max_staleness: int = Field(
+        4, gt=0, description="partial_tokens: steps after which an episode is played to its end, however long"
+    )
     reference_every: int | None = Field(
         None, gt=0, description="steps after which the reference becomes the policy as it is; unset: it never moves"
     )
@@ -113,6 +119,12 @@ class PolicyConfig(Section):
         0, ge=0, description="how often a stopped run goes back to its last checkpoint and on with other tasks"
     )
     shuffle_rewards: bool = Field(False, description="control experiment: what episodes were paid is shuffled")
+
+    @model_validator(mode="after")
+    def _staleness_belongs_to_pauses(self) -> PolicyConfig:
+        if self.partial_tokens is None and self.max_staleness != type(self).model_fields["max_staleness"].default:
+            raise ValueError("max_staleness bounds what partial_tokens pauses; set partial_tokens, or leave it out")
+        return self
 
 
 class PreferenceConfig(Section):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..agents.engine import TrainingEngine, is_exact
+from ..agents.engine import Sampling, TrainingEngine, is_exact
 from ..agents.part_scores import part_scores
 from ..agents.rollout import EpisodeRequest, EpisodesFailedError, Rollout
 from ..agents.seeds import derive_seed
@@ -43,6 +43,7 @@ from .recorder import Recorder, Show
 from .task_stream import TaskStream
 from .token_gradients import TokenGradients
 from .trust_region import trust_region_step
+from .unfinished import Unfinished, staleness
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -70,7 +71,7 @@ class PolicyTrainer:
     reference: a frozen copy of the policy before training, or of its last renewal, where the algorithm needs one;
     teacher: likewise, a frozen model with the policy's tokenizer. state: what the algorithm remembers. multipliers: the
     prices of the constraints in rubrics, by name, which the next step charges. norms: of the gradients of the last
-    steps.
+    steps. unfinished: episodes that the next policy goes on with, where there are any.
     """
 
     model: PreTrainedModel
@@ -89,12 +90,14 @@ class PolicyTrainer:
     keep_episodes: KeepEpisodes | None = None
     multipliers: dict[str, float] = field(default_factory=dict)
     norms: list[float] = field(default_factory=list)
+    unfinished: Unfinished | None = None
     critic: Critic | None = None
     critic_optimizer: AnyOptimizer | None = None
     _greedy: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.algorithm = for_engine(self.algorithm, is_exact(self.engine))
+        # What an earlier policy began is a sample of another one, whatever the engine.
+        self.algorithm = for_engine(self.algorithm, is_exact(self.engine) and self.unfinished is None)
 
     def train(self, first_step: int, after_step: Callable[[int], None]) -> None:
         """Take the steps first_step … config.steps, calling `after_step(steps done)` after each."""
@@ -133,6 +136,7 @@ class PolicyTrainer:
             **self._parts(played),
             **constraint_curves(self.multipliers, measured),
             **self.stream.learn(played),
+            **self._left(episodes, step),
             **_speeds(self.engine.generated_tokens - generated, rollout_s, played, train_s, episodes),
         }
         self.multipliers = next_multipliers(self.multipliers, measured)
@@ -171,6 +175,11 @@ class PolicyTrainer:
 
     def _play(self, groups: int) -> list[Episode]:
         """The episodes of the next groups, with what their constraints charge."""
+        if self.unfinished is not None:
+            episodes = self.unfinished.play(self.rollout, self.stream, groups, self.engine.version)
+            for episode in episodes:
+                _refuse_lost_sets(self.engine, self.stream.sampling, episode)
+            return [charged(episode, self.multipliers, self._prefix(episode)) for episode in episodes]
         requests = self.stream.groups(groups)
         greedy: dict[str, EpisodeRequest] = {}
         if "greedy" in self.algorithm.needs:
@@ -182,12 +191,18 @@ class PolicyTrainer:
             for episode in self.rollout.run([*requests, *greedy.values()])
         ]
         for request, episode in zip(requests, episodes, strict=False):
-            _refuse_lost_sets(self.engine, request, episode)
+            _refuse_lost_sets(self.engine, request.sampling, episode)
         baselines = episodes[len(requests) :]
         if baselines and not _judged(baselines):
             raise EpisodesFailedError.of(baselines)
         self._greedy |= {episode.group: self._reward(episode) for episode in _judged(baselines)}
         return episodes[: len(requests)]
+
+    def _left(self, episodes: Sequence[Episode], step: int) -> dict[str, float]:
+        """Curves of what was begun by earlier policies, and of what the next one goes on with."""
+        if self.unfinished is None:
+            return {}
+        return {"staleness": staleness(episodes, step), "paused": float(self.unfinished.paused)}
 
     def _renew_reference(self, done: int) -> None:
         every = self.config.reference_every
@@ -480,9 +495,8 @@ def _paths(episode: Episode) -> set[str]:
     return {path for path, _ in episode.verdict.walk()} if episode.verdict else set()
 
 
-def _refuse_lost_sets(engine: TrainingEngine, request: EpisodeRequest, episode: Episode) -> None:
+def _refuse_lost_sets(engine: TrainingEngine, sampling: Sampling, episode: Episode) -> None:
     """Raise AlgorithmError where sampling was truncated and nobody knows to what."""
-    sampling = request.sampling
     if sampling.top_p == 1 and not sampling.top_k:
         return
     for trajectory in episode.trajectories:
