@@ -130,6 +130,11 @@ def test_a_mismatch_is_the_nearest_answer_before_to_another_prompt() -> None:
     [
         ({"beta": 0.0}, "greater than 0"),
         ({"method": "ipo", "label_smoothing": 0.1}, "label_smoothing is a setting of dpo"),
+        ({"method": "kto", "label_smoothing": 0.1}, "label_smoothing is a setting of dpo and method is kto"),
+        ({"desirable_weight": 2.0}, "desirable_weight is a setting of kto and method is dpo"),
+        ({"method": "orpo", "undesirable_weight": 2.0}, "undesirable_weight is a setting of kto"),
+        ({"path": "a.jsonl", "groups": 8}, "groups is a setting of rounds, and a file"),
+        ({"path": "a.jsonl", "minibatches": 2}, "minibatches is a setting of rounds"),
         ({"method": "dpo", "like": "trl"}, "like is a setting of orpo"),
         ({"method": "orpo", "reference": "last"}, "orpo has no reference"),
         ({"path": "a.jsonl", "reference": "last"}, "a file has no rounds"),

@@ -16,7 +16,7 @@ from ludus.agents.trajectory import Trajectory
 from ludus.trainers.algorithms import ALGORITHMS, AlgorithmError, Tokens, get_algorithm
 from ludus.trainers.batch import Row, collate, pack_rows
 from ludus.trainers.policy_step import accumulate, weigh
-from ludus.trainers.scoring import distributions
+from ludus.trainers.scoring import distributions, entropies
 from ludus.trainers.token_gradients import TokenGradients
 
 
@@ -77,6 +77,30 @@ def test_decoupled_ppo_by_hand(model: Any) -> None:
     assert found == pytest.approx(0.5 * float((weights * surrogate).sum()), rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("dapo", {"tis": 1.5, "tis_level": "sequence", "entropy_coef": 0.1}),
+        ("gspo", {"mis_low": 0.2, "mis_high": 5.0, "clip_low": 0.1, "clip_high": 0.2}),
+        ("grpo", {"decoupled": True, "dual_clip": 2, "kl_form": "k1_straight", "counts": "trajectories"}),
+        ("kimi_k15", {"per_token": True, "drift": 0.2, "drift_from": "old"}),
+        ("grpo", {"kl_form": "k1", "kl_weight": "sampler"}),
+    ],
+)
+def test_the_gradient_does_not_depend_on_how_the_step_is_cut(name: str, options: dict[str, Any], model: Any) -> None:
+    algorithm = get_algorithm(name, **options)
+    rows = make_rows(name, make_episodes(7), model)
+
+    def gradient(rows: list[Row], tokens: int) -> torch.Tensor:
+        model.zero_grad()
+        accumulate(algorithm, model, weigh(algorithm, rows), tokens)
+        return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+    whole = gradient(rows, 100_000)
+    assert whole.abs().max() > 0
+    assert torch.allclose(whole, gradient(rows[::-1], 60), atol=2e-5 * max(1.0, float(whole.abs().max())))
+
+
 def test_weights_multiply_the_policy_loss_and_not_the_kl_term(model: Any) -> None:
     rows = make_rows("grpo", make_episodes(3), model)
     nothing = [replace(row, advantages=0 * row.advantages) for row in rows]
@@ -132,6 +156,30 @@ def test_the_entropy_bonus_and_its_gradient_are_those_of_the_sum(model: Any) -> 
     whole = found_kept[0].whole
     assert whole[[2, 4]] == pytest.approx([-0.25 * float(value.detach()) for value in each], rel=1e-4)
     assert not whole[[0, 1, 3]].any()
+
+
+def test_the_gradient_of_the_entropy_equals_finite_differences() -> None:
+    logits = torch.randn(3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    kept = torch.tensor([[1, 1, 1, 1, 1], [1, 0, 1, 0, 1], [0, 1, 1, 0, 0]]).bool()
+
+    def of(logits_NV: torch.Tensor) -> torch.Tensor:
+        return entropies(torch.log_softmax(logits_NV.masked_fill(~kept, -torch.inf), -1))
+
+    assert torch.autograd.gradcheck(of, (logits,), eps=1e-7)
+    even = torch.log_softmax(torch.zeros(1, 4, dtype=torch.float64), -1)
+    assert entropies(even).tolist() == pytest.approx([log(4)])
+
+
+def test_distillation_may_have_the_loss_of_reinforce() -> None:
+    two = apart([log(2.0) - 1.0, -1.0], [-1.0, -1.0], [-1.0, -1.0], [0.5, -1.0])
+    assert get_algorithm("opd").loss(two)[0].tolist() == pytest.approx([-0.6, 1.0])
+    assert get_algorithm("opd", ratio="none").loss(two)[0].tolist() == pytest.approx([-0.5 * (log(2.0) - 1.0), -1.0])
+    for options, says in (
+        ({"ratio": "sequence"}, "ratio = 'sequence' must be token or none"),
+        ({"ratio": "none", "full_vocabulary": True}, "over the whole vocabulary no token has a ratio"),
+    ):
+        with pytest.raises(AlgorithmError, match=says):
+            get_algorithm("opd", **options)
 
 
 def test_a_reduction_counts_episodes_or_trajectories() -> None:

@@ -170,6 +170,9 @@ class PreferenceConfig(Section):
         if self.reference == "last" and (self.method == "orpo" or self.path is not None):
             reason = "orpo has no reference" if self.method == "orpo" else "a file has no rounds"
             raise ValueError(f"reference = last makes no sense here, since {reason}; leave it out")
+        for name in ("groups", "group_size", "minibatches"):
+            if self.path is not None and getattr(self, name) != fields[name].default:
+                raise ValueError(f"{name} is a setting of rounds, and a file (path) has none; leave it out")
         if self.method == "kto" and self.path is not None and self.batch_size == 1:
             raise ValueError("kto compares answers of one step; raise batch_size = 1 to 2 or more")
         return self

@@ -513,16 +513,23 @@ def long2short(
 
 
 @preset
-def opd(clip_low: float = 0.2, clip_high: float = 0.2, full_vocabulary: bool = False) -> Algorithm:
+def opd(
+    clip_low: float = 0.2, clip_high: float = 0.2, full_vocabulary: bool = False, ratio: str = "token"
+) -> Algorithm:
     """On-policy distillation (arXiv:2306.13649): the teacher says of each token that the policy sampled what it gives.
 
     full_vocabulary: the reverse divergence over the whole vocabulary at each token instead of the sampled one alone.
+    ratio: "token" clips that of each token; "none" has the loss of REINFORCE.
     """
-    whole = losses.reverse_kl if full_vocabulary else _clip(clip_low, clip_high)
+    if ratio not in ("token", "none"):
+        raise AlgorithmError(f"opd.ratio = {ratio!r} must be token or none.")
+    if full_vocabulary and ratio == "none":
+        raise AlgorithmError("opd: over the whole vocabulary no token has a ratio; leave opd.ratio out.")
+    sampled = _clip(clip_low, clip_high) if ratio == "token" else losses.reinforce
     return Algorithm(
         name="opd",
         estimator=advantages.distill,
-        loss=whole,
+        loss=losses.reverse_kl if full_vocabulary else sampled,
         reduction=reductions.token_mean,
         needs=frozenset({"teacher", "teacher's distribution"} if full_vocabulary else {"teacher"}),
     )
