@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from math import exp
 from pathlib import Path
@@ -18,6 +19,7 @@ from ludus.run_folder import RunFolder
 from ludus.train import chosen_algorithm, train_recipe
 from ludus.trainers.algorithms import AlgorithmError, get_algorithm
 from ludus.trainers.algorithms.kl import FORMS, k1, k2, k3, k3_straight
+from ludus.trainers.algorithms.variations import vary
 from ludus.trainers.checkpoint import list_checkpoints
 from ludus.trainers.config import PolicyConfig
 
@@ -91,6 +93,14 @@ def test_the_term_of_a_preset_can_be_another() -> None:
     assert changed.next_kl_coef(0.1, 1.0) == pytest.approx(0.1 * 1.02)
     assert get_algorithm("grpo", kl_form="k1", kl_weight="sampler").kl is k1
     assert get_algorithm("grpo", kl_form="k2").kl is k2
+
+
+def test_a_term_of_one_s_own_keeps_its_form_where_only_its_price_changes() -> None:
+    def own(logprobs_N: Tensor, reference_N: Tensor) -> Tensor:
+        return (logprobs_N - reference_N).abs()
+
+    changed = vary(replace(get_algorithm("grpo"), kl=own), {"kl_target": 0.1, "kl_weight": "old"})
+    assert changed.kl is own and changed.next_kl_coef is not None and changed.kl_weight == "old"
 
 
 @pytest.mark.parametrize(

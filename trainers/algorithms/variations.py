@@ -68,7 +68,7 @@ def _kl(algorithm: Algorithm, options: Options) -> Algorithm:
             f"{name} has no KL term that {given[0]} could change; set kl_coef above 0, or choose grpo."
         )
     form = options.get("kl_form", getattr(algorithm.kl, "__name__", ""))
-    changes: dict[str, Any] = {"kl": kl.FORMS[form]}
+    changes: dict[str, Any] = {"kl": kl.FORMS[form]} if "kl_form" in options else {}
     if "k3_clip" in options:
         if form not in ("k3", "k3_straight"):
             raise AlgorithmError(f"{name}: k3_clip holds k3, and the KL term is {form}; leave it out.")
