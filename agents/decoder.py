@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..sandbox.errors import LudusError
+from .lora import weight_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -92,7 +93,7 @@ class Decoder:
 
     @torch.no_grad()
     def load(self, model: PreTrainedModel) -> None:
-        """Copy the weights of `model`, fusing the projections that read the same input.
+        """Copy the weights of `model`, adapters merged, fusing the projections that read the same input.
 
         Matrices are kept as [in, out], which CPU kernels multiply faster, with the weights of the norm before them. The
         two numbers that a rotation turns together stand half a head apart in the model and side by side here.
@@ -116,16 +117,16 @@ class Decoder:
             projections = (attn.q_proj, attn.k_proj, attn.v_proj)
             self.weights.append(
                 {
-                    "qkv": fuse(*(p.weight for p in projections), order=order, norm=layer.input_layernorm.weight),
+                    "qkv": fuse(*map(weight_of, projections), order=order, norm=layer.input_layernorm.weight),
                     "qkv_bias": fuse(*(p.bias for p in projections), order=order),
                     "q_norm": fuse(attn.q_norm.weight, order=side_by_side) if hasattr(attn, "q_norm") else None,
                     "k_norm": fuse(attn.k_norm.weight, order=side_by_side) if hasattr(attn, "k_norm") else None,
-                    "out": fuse(attn.o_proj.weight),
+                    "out": fuse(weight_of(attn.o_proj)),
                     "out_bias": fuse(attn.o_proj.bias),
                     "gate_up": fuse(
-                        mlp.gate_proj.weight, mlp.up_proj.weight, norm=layer.post_attention_layernorm.weight
+                        weight_of(mlp.gate_proj), weight_of(mlp.up_proj), norm=layer.post_attention_layernorm.weight
                     ),
-                    "down": fuse(mlp.down_proj.weight),
+                    "down": fuse(weight_of(mlp.down_proj)),
                 }
             )
         self.embedding = body.embed_tokens.weight.detach().to(self.device, self.dtype, copy=True)

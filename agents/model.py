@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import string
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
+from torch import nn
 
 from ..sandbox.errors import LudusError
 from .config import ModelConfig, TinyModel
+from .lora import ADAPTER_FILE, add_lora, base_of, merge_into
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -22,6 +25,7 @@ TINY_TEMPLATE = (
 )
 
 
+Module = TypeVar("Module", bound=nn.Module)
 BYTE_LEVEL = {" ": "Ġ", "\n": "Ċ"}
 """How byte-level tokenizers write what cannot be seen; every other printable ASCII character stands for itself."""
 
@@ -120,16 +124,15 @@ def _make_mimetic(model: PreTrainedModel) -> None:
 
 
 def load_model(path: str, chat_template: str | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load float32 weights and tokenizer from a directory or a hub name; ModelError says what is missing."""
+    """Load float32 weights and tokenizer from a directory or a hub name; ModelError says what is missing.
+
+    A directory with adapters (LoRA) gives the model to which they belong, with the adapters merged into its weights.
+    """
     from transformers import AutoModelForCausalLM
 
-    if not path:
-        raise ModelError("The model's name is empty; give a model directory or the name of one on the hub.")
-    folder = Path(path)
-    looks_local = folder.exists() or path.startswith((".", "/", "~")) or path.count("/") > 1
-    if looks_local and not (folder / "config.json").is_file():
-        what = "has no config.json" if folder.is_dir() else "is not a directory"
-        raise ModelError(f"{path} {what}; give a model directory in Hugging Face format or the name of one on the hub.")
+    check_place(path)
+    if (Path(path) / ADAPTER_FILE).is_file():
+        return _load_adapted(path, chat_template)
     try:
         tokenizer = load_tokenizer(path)
         # Asked for its loading information, it returns a pair, which its type hints do not say.
@@ -148,11 +151,41 @@ def load_model(path: str, chat_template: str | None = None) -> tuple[PreTrainedM
     return model.eval(), tokenizer
 
 
+def check_place(path: str) -> None:
+    """ModelError where a name is empty, or that of a folder without a model."""
+    if not path:
+        raise ModelError("The model's name is empty; give a model directory or the name of one on the hub.")
+    folder = Path(path)
+    looks_local = folder.exists() or path.startswith((".", "/", "~")) or path.count("/") > 1
+    if looks_local and not any((folder / name).is_file() for name in ("config.json", ADAPTER_FILE)):
+        what = "has no config.json" if folder.is_dir() else "is not a directory"
+        raise ModelError(f"{path} {what}; give a model directory in Hugging Face format or the name of one on the hub.")
+
+
+def _load_adapted(path: str, chat_template: str | None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model below the adapters in a directory, with them merged; the tokenizer that lies beside them, if any."""
+    model, tokenizer = load_model(base_of(Path(path)), chat_template)
+    try:
+        model = merge_into(model, Path(path))
+        if (Path(path) / "tokenizer_config.json").is_file():
+            template = tokenizer.chat_template if chat_template is not None else None
+            tokenizer = load_tokenizer(path)
+            tokenizer.chat_template = template or tokenizer.chat_template
+    except LudusError:
+        raise
+    except Exception as error:  # peft and safetensors each raise their own
+        first = (str(error).strip().splitlines() or [""])[0] or type(error).__name__
+        raise ModelError(f"The adapters in {path!r} cannot be loaded: {first}") from error
+    return model.eval(), tokenizer
+
+
 def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     """The tokenizer of a directory or a hub name, exactly as it was saved."""
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     config = Path(path) / "tokenizer_config.json"
+    if not config.is_file() and (Path(path) / ADAPTER_FILE).is_file():
+        return load_tokenizer(base_of(Path(path)))
     saved = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
     # Of a tokenizer without a class of its own, AutoTokenizer would make the one that is usual beside the model.
     own = saved.get("tokenizer_class") not in ("TokenizersBackend", "PreTrainedTokenizerFast")
@@ -179,6 +212,16 @@ def prepare_model(config: ModelConfig, seed: int, device: str) -> tuple[PreTrain
     else:
         assert config.path is not None
         model, tokenizer = load_model(config.path, config.chat_template)
+    if config.lora is not None:
+        add_lora(model, config.lora, seed)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable()
+        if config.lora is not None:
+            # A block whose input has no gradient would not be computed again, and its adapters would learn nothing.
+            model.enable_input_require_grads()
     return model.to(device), tokenizer  # type: ignore[arg-type]
+
+
+def copy_trained(module: Module) -> Module:
+    """A copy with weights of its own where they are trained; frozen ones are shared with the original."""
+    return copy.deepcopy(module, {id(p): p for p in module.parameters() if not p.requires_grad})

@@ -271,6 +271,15 @@ def _misfits(recipe: Recipe) -> list[str]:
         if optimizer and not all(0.0 <= beta < 1.0 for beta in optimizer.optimizer.betas):
             betas = list(optimizer.optimizer.betas)
             found.append(f"{section}.optimizer.betas = {betas} must lie in [0, 1), for instance [0.9, 0.99]")
+    optimizers = {section: phase.optimizer for section, phase in phases if phase}
+    if policy:
+        optimizers["policy.critic"] = policy.critic.optimizer
+    for section, its in optimizers.items():
+        if recipe.model.lora and its.muon_lr is not None:
+            found.append(
+                f"{section}.optimizer.muon_lr = {its.muon_lr} is for whole matrices, and model.lora trains factors of"
+                " them; leave it out"
+            )
     for i, env in enumerate(recipe.envs):
         if any((env.name, env.options) == (other.name, other.options) for other in recipe.envs[:i]):
             found.append(f"envs.{i} repeats {env.name} with the same options; drop it and raise the other's weight")

@@ -19,7 +19,8 @@ import torch
 from .agents.config import EnvConfig, ModelConfig, SamplingConfig
 from .agents.engine import Sampling
 from .agents.evaluate import EvalResult, evaluate
-from .agents.model import prepare_model
+from .agents.lora import BASE_BESIDE, save_merged
+from .agents.model import copy_trained, prepare_model
 from .agents.renderer import Renderer
 from .agents.rollout import Arena, Rollout
 from .agents.seeds import derive_seed
@@ -39,6 +40,7 @@ from .trainers.checkpoint import (
     list_checkpoints,
     load_weights,
     save_checkpoint,
+    save_weights,
     write_folder,
 )
 from .trainers.config import CriticConfig, PolicyConfig
@@ -62,6 +64,9 @@ if TYPE_CHECKING:
 
 BEYOND = 2**40
 """First held-out task of an endless source without splits; training never gets that far."""
+
+MERGED = "model"
+"""Folder of a finished run that trained adapters: the policy with them merged, for programs that know none."""
 
 
 def train_recipe(recipe: Recipe, run: RunFolder, *, resume: bool = False, display: Show) -> list[EvalResult]:
@@ -159,6 +164,9 @@ class _Session:
 
     def run_all(self, resume: bool) -> list[EvalResult]:
         """The phases in order, from where the newest checkpoint stands."""
+        base = self.run.checkpoints / Path(BASE_BESIDE).name
+        if self.recipe.model.lora and self.recipe.model.tiny and not base.exists():
+            write_folder(base, self._write_merged)  # the adapters have learnt nothing yet
         start = self._restore() if resume else _Start()
         recipe = self.recipe
         results: list[EvalResult] = []
@@ -375,7 +383,7 @@ class _Session:
             extra |= {"norms": trainer.norms, "rollbacks": start.extra.get("rollbacks", 0)}
             if trainer.critic is not None and trainer.critic_optimizer is not None:
                 extra["critic"] = {
-                    "weights": trainer.critic.state_dict(),
+                    "weights": trainer.critic.trained_state(),
                     "optimizer": trainer.critic_optimizer.state_dict(),
                 }
             self._save("policy", step, optimizer, {**extra, "multipliers": trainer.multipliers})
@@ -393,7 +401,7 @@ class _Session:
         optimizer = build_optimizer(critic, self.recipe.policy.critic.optimizer)
         kept = start.extra.get("critic")
         if kept is not None:
-            critic.load_state_dict(kept["weights"])
+            critic.load_state_dict(kept["weights"], strict=False)
             self._load(optimizer, kept["optimizer"])
         return {"critic": critic.eval(), "critic_optimizer": optimizer}
 
@@ -407,9 +415,10 @@ class _Session:
             ) from error
 
     def _reference(self, step: int, name: str) -> PreTrainedModel:
-        """A frozen copy of the policy as it was before the first step of a phase, kept in the run folder."""
-        import copy
+        """A frozen copy of the policy as it was before the first step of a phase, kept in the run folder.
 
+        Where the policy trains adapters, these are copied and the frozen weights below them shared.
+        """
         folder = self.run.checkpoints / name
         if not folder.exists():
             if step:
@@ -418,8 +427,8 @@ class _Session:
                     f"{folder} is missing, the policy as it was before step 1, from which "
                     f"{what.get(name, 'the preference loss measures')}; put it back or start a new run."
                 )
-            write_folder(folder, lambda place: self.model.save_pretrained(place))
-        reference = copy.deepcopy(self.model).eval().requires_grad_(False)
+            write_folder(folder, partial(save_weights, self.model))
+        reference = copy_trained(self.model).eval().requires_grad_(False)
         load_weights(reference, folder)
         return reference
 
@@ -549,7 +558,15 @@ class _Session:
         path = write_report(self.run.path)
         found = list_checkpoints(self.run.checkpoints)
         model = f" The model: {found[-1].path}." if found else ""
+        if self.recipe.model.lora is not None:
+            merged = write_folder(self.run.path / MERGED, self._write_merged)
+            model = f" The adapters: {found[-1].path}. The model with them merged: {merged}."
         self.display.note(f"Report: {path}.{model}")
+
+    def _write_merged(self, place: Path) -> None:
+        """The policy as a model without adapters, and its tokenizer."""
+        save_merged(self.model, place)
+        self.tokenizer.save_pretrained(place)
 
 
 @dataclass
