@@ -47,7 +47,7 @@ from .trainers.config import CriticConfig, PolicyConfig
 from .trainers.critic import Critic
 from .trainers.curriculum import Curriculum
 from .trainers.demonstrations import Demonstrations
-from .trainers.optimizer import AnyOptimizer, NonFiniteError, SpikeError, build_optimizer
+from .trainers.optimizer import AnyOptimizer, NonFiniteError, SpikeError, adamw_class, build_optimizer, load_state
 from .trainers.pair_file import read_labelled, read_pairs
 from .trainers.policy import PolicyTrainer
 from .trainers.preference import Examples, check_examples, train_preference
@@ -95,6 +95,8 @@ class _Session:
         for maker in [*train_makers.values(), *test_makers.values()]:
             maker()
         self.model, self.tokenizer = prepare_model(recipe.model, recipe.seed, recipe.device)
+        for optimizer in recipe.optimizers().values():
+            adamw_class(optimizer.kind, self.model.device)  # a phase that cannot begin is not found after hours
         rewrite = recipe.model.on_rewrite
         self.teacher = self._teacher()
         self.arenas = {n: Arena.build(n, maker, self.tokenizer, rewrite) for n, maker in train_makers.items()}
@@ -407,7 +409,7 @@ class _Session:
 
     def _load(self, optimizer: AnyOptimizer, state: dict[str, Any]) -> None:
         try:
-            optimizer.load_state_dict(state)
+            load_state(optimizer, state)
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"The optimizer in {self.run.checkpoints} is not the one of {self.run.path / 'recipe.yaml'} ({error}); "
