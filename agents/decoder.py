@@ -43,30 +43,18 @@ class Decoder:
 
     def __init__(self, model: PreTrainedModel, slots: int, max_length: int, dtype: torch.dtype) -> None:
         config: Any = model.config
-        if config.model_type not in FAMILIES:
-            raise UnsupportedModelError(
-                f"TorchEngine runs models of the families {', '.join(FAMILIES)}, and this one is "
-                f"'{config.model_type}'; choose such a model."
-            )
-        if getattr(config, "use_sliding_window", False) or (config.model_type == "mistral" and config.sliding_window):
-            raise UnsupportedModelError("TorchEngine has no sliding-window attention; choose a model without it.")
-        if config.hidden_act != "silu" or getattr(config, "mlp_bias", False):
-            raise UnsupportedModelError(
-                f"TorchEngine computes gated SiLU layers without bias, and this model has hidden_act = "
-                f"{config.hidden_act!r}, mlp_bias = {getattr(config, 'mlp_bias', False)}; choose such a model."
-            )
+        check_architecture(config)
         self.device = next(model.parameters()).device
         self.dtype = dtype
         self.heads: int = config.num_attention_heads
         self.kv_heads: int = config.num_key_value_heads
-        self.head_dim: int = getattr(config, "head_dim", None) or config.hidden_size // self.heads
+        self.head_dim = head_dim(config)
         self.eps: float = config.rms_norm_eps
         self.layers: int = config.num_hidden_layers
         self.slots = max(slots, MIN_ROWS)
         self.max_length = max_length
-        # Padded positions of a prefill chunk are written, too, so the cache has room for one chunk's padding.
-        length = max_length + 64
-        shape = (self.layers, 2, self.slots, self.kv_heads, length, self.head_dim)
+        shape = cache_shape(config, slots, max_length)
+        length = shape[4]
         try:
             self.cache = torch.zeros(shape, dtype=dtype, device=self.device)
         except RuntimeError as error:
@@ -245,6 +233,35 @@ class Decoder:
     def restore_slot(self, slot: int, saved: Tensor) -> None:
         """Put back what `save_slot` returned."""
         self.cache[:, :, slot, :, : saved.shape[3]] = saved.to(self.device)
+
+
+def check_architecture(config: Any) -> None:
+    """UnsupportedModelError where the decoder cannot compute what a transformers model of this config does."""
+    if config.model_type not in FAMILIES:
+        raise UnsupportedModelError(
+            f"TorchEngine runs models of the families {', '.join(FAMILIES)}, and this one is "
+            f"'{config.model_type}'; choose such a model."
+        )
+    if getattr(config, "use_sliding_window", False) or (config.model_type == "mistral" and config.sliding_window):
+        raise UnsupportedModelError("TorchEngine has no sliding-window attention; choose a model without it.")
+    if config.hidden_act != "silu" or getattr(config, "mlp_bias", False):
+        raise UnsupportedModelError(
+            f"TorchEngine computes gated SiLU layers without bias, and this model has hidden_act = "
+            f"{config.hidden_act!r}, mlp_bias = {getattr(config, 'mlp_bias', False)}; choose such a model."
+        )
+
+
+def head_dim(config: Any) -> int:
+    """Width of one attention head of a transformers model."""
+    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+
+
+def cache_shape(config: Any, slots: int, max_length: int) -> tuple[int, int, int, int, int, int]:
+    """[layers, 2, slots, kv_heads, length, head_dim] of the cache that serves so many sequences of such a length."""
+    # Padded positions of a prefill chunk are written, too, so the cache has room for one chunk's padding.
+    length = max_length + 64
+    heads = config.num_key_value_heads
+    return config.num_hidden_layers, 2, max(slots, MIN_ROWS), heads, length, head_dim(config)
 
 
 def _round_up(value: int, multiple: int) -> int:

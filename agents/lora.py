@@ -50,6 +50,10 @@ def add_lora(model: PreTrainedModel, config: LoraConfig, seed: int) -> None:
     """
     peft = import_peft()
     known = sorted({name.rpartition(".")[2] for name, _ in _linear_layers(model)})
+    if not known:
+        raise LoraError(
+            "model.lora adapts the linear layers of `layers`, and this model has none; choose another model."
+        )
     wanted = known if ALL_LINEAR in config.targets else config.targets
     for target in wanted:
         if target not in known:

@@ -71,15 +71,10 @@ def character_tokenizer(tags: tuple[str, ...] = ()) -> PreTrainedTokenizerBase:
     return fast
 
 
-def create_tiny_model(shape: TinyModel, seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A Qwen2 model with untied embeddings and random weights, the same for the same seed, and its tokenizer.
+def _tiny_config(shape: TinyModel, tokenizer: PreTrainedTokenizerBase) -> Any:
+    from transformers import Qwen2Config
 
-    The random weights are mimetic (`_make_mimetic`), so that small models soon learn to copy what they read.
-    """
-    from transformers import Qwen2Config, Qwen2ForCausalLM
-
-    tokenizer = character_tokenizer(shape.tags)
-    config = Qwen2Config(
+    return Qwen2Config(
         vocab_size=len(tokenizer),
         hidden_size=shape.hidden_size,
         intermediate_size=shape.intermediate_size,
@@ -94,6 +89,17 @@ def create_tiny_model(shape: TinyModel, seed: int) -> tuple[PreTrainedModel, Pre
         pad_token_id=tokenizer.pad_token_id,
         attention_dropout=0.0,
     )
+
+
+def create_tiny_model(shape: TinyModel, seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A Qwen2 model with untied embeddings and random weights, the same for the same seed, and its tokenizer.
+
+    The random weights are mimetic (`_make_mimetic`), so that small models soon learn to copy what they read.
+    """
+    from transformers import Qwen2ForCausalLM
+
+    tokenizer = character_tokenizer(shape.tags)
+    config = _tiny_config(shape, tokenizer)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Qwen2ForCausalLM(config).float()
@@ -139,8 +145,7 @@ def load_model(path: str, chat_template: str | None = None) -> tuple[PreTrainedM
         loaded: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
         model, report = loaded
     except Exception as error:  # transformers, tokenizers and safetensors each raise their own and undocumented ones
-        first = (str(error).strip().splitlines() or [""])[0] or type(error).__name__
-        raise ModelError(f"The model {path!r} cannot be loaded: {first}") from error
+        raise _unloadable(path, error) from error
     if report["missing_keys"]:
         missing = ", ".join(sorted(report["missing_keys"])[:3])
         raise ModelError(f"The model {path!r} lacks {len(report['missing_keys'])} weights, such as {missing}.")
@@ -201,12 +206,53 @@ def read_template(path: str) -> str:
         raise ModelError(f"model.chat_template = {path} cannot be read: {reason}.") from None
 
 
-def prepare_model(config: ModelConfig, seed: int, device: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model and tokenizer of a recipe, on `device`: auto, cpu or cuda."""
+def outline_model(config: ModelConfig) -> PreTrainedModel:
+    """The model of a recipe without its numbers: every weight has its shape and takes no memory.
+
+    ModelError where there is no such model.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    if config.tiny is not None:
+        shape = _tiny_config(config.tiny, character_tokenizer(config.tiny.tags))
+    else:
+        assert config.path is not None
+        path = config.path
+        check_place(path)
+        while (Path(path) / ADAPTER_FILE).is_file():
+            path = base_of(Path(path))
+            check_place(path)
+        try:
+            shape = AutoConfig.from_pretrained(path)
+        except Exception as error:  # transformers raises its own and undocumented ones
+            raise _unloadable(config.path, error) from error
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(shape)
+    except Exception as error:
+        raise _unloadable(config.path or "tiny", error) from error
+    if config.lora is not None:
+        add_lora(model, config.lora, 0)
+    return model
+
+
+def _unloadable(path: str, error: Exception) -> ModelError:
+    first = (str(error).strip().splitlines() or [""])[0] or type(error).__name__
+    return ModelError(f"The model {path!r} cannot be loaded: {first}")
+
+
+def choose_device(device: str) -> str:
+    """cpu or cuda, for auto whichever is there. ModelError for a GPU that is not."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
         raise ModelError("device is cuda and PyTorch sees no GPU; set device: cpu or install a CUDA build of PyTorch.")
+    return device
+
+
+def prepare_model(config: ModelConfig, seed: int, device: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model and tokenizer of a recipe, on `device`: auto, cpu or cuda."""
+    device = choose_device(device)
     if config.tiny is not None:
         model, tokenizer = create_tiny_model(config.tiny, seed)
     else:

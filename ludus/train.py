@@ -20,7 +20,7 @@ from .agents.config import EnvConfig, ModelConfig, SamplingConfig
 from .agents.engine import Sampling
 from .agents.evaluate import EvalResult, evaluate
 from .agents.lora import BASE_BESIDE, save_merged
-from .agents.model import copy_trained, prepare_model
+from .agents.model import choose_device, copy_trained, prepare_model
 from .agents.renderer import Renderer
 from .agents.rollout import Arena, Rollout
 from .agents.seeds import derive_seed
@@ -29,6 +29,7 @@ from .agents.trajectory import Episode
 from .doctor import diagnose
 from .envs.registration import make_env, takes_option
 from .envs.source import TaskSource
+from .memory_plan import memory_limit, plan_memory
 from .recipe import Recipe
 from .report import write_report
 from .run_folder import RunFolder
@@ -94,6 +95,7 @@ class _Session:
         test_makers = {n: _maker(c, recipe.eval.split) for n, c in zip(names, recipe.envs, strict=True)}
         for maker in [*train_makers.values(), *test_makers.values()]:
             maker()
+        self._plan_memory()
         self.model, self.tokenizer = prepare_model(recipe.model, recipe.seed, recipe.device)
         for optimizer in recipe.optimizers().values():
             adamw_class(optimizer.kind, self.model.device)  # a phase that cannot begin is not found after hours
@@ -116,6 +118,16 @@ class _Session:
         self.rollout = Rollout(self.engine, {**self.arenas, **self.held_out}, concurrency=concurrency)
         self.sampling = _sampling(recipe.sampling, recipe.engine.deadline_s)
         self.examples = self._examples()
+
+    def _plan_memory(self) -> None:
+        """Say what the run will take, and what to change where that is more than there is."""
+        device = choose_device(self.recipe.device)
+        algorithm = self.algorithm if self.recipe.policy is not None else None
+        plan, limit = plan_memory(self.recipe, algorithm, device, newest_model), memory_limit(device)
+        self.display.note(plan.line(limit))
+        warning = plan.warning(limit, self.recipe)
+        if warning is not None:
+            self.display.note(warning)
 
     def _examples(self) -> Examples | None:
         """The file of the preference phase, where it has one."""

@@ -68,8 +68,7 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> AnyOptimizer:
     is about AdamW alone. OptimizerError where it needs what is not here.
     """
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    hidden = {name for name, p in trained.items() if p.dim() == 2 and ".layers." in name}
-    by_muon = hidden if config.muon_lr is not None else set()
+    by_muon = muon_weights(model, config)
     rest = [p for name, p in trained.items() if name not in by_muon]
     groups = [
         {"params": [p for p in rest if p.dim() >= 2], "weight_decay": config.weight_decay},
@@ -85,6 +84,13 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> AnyOptimizer:
     for group in muon.param_groups:
         group["lr_scale"] = config.muon_lr / config.lr
     return Together(muon, adamw)
+
+
+def muon_weights(model: nn.Module, config: OptimizerConfig) -> set[str]:
+    """The names of the weights that Muon steps: matrices of the blocks, where it is wanted."""
+    if config.muon_lr is None:
+        return set()
+    return {name for name, p in model.named_parameters() if p.requires_grad and p.dim() == 2 and "layers." in name}
 
 
 def adamw_class(kind: str, device: torch.device) -> Any:
