@@ -118,6 +118,9 @@ def _advice(part: str, phase: str, recipe: Recipe) -> str | None:
     lora = "" if recipe.model.lora else "train adapters (model.lora)"
     checkpointing = "" if recipe.model.gradient_checkpointing else " or set model.gradient_checkpointing: true"
     quantise = "" if recipe.optimizers()[phase].kind != "adamw" else f"set {phase}.optimizer.kind: adamw_8bit"
+    # A micro-batch has room for one long answer, whatever its tokens.
+    binding = getattr(recipe, phase).micro_batch_tokens > recipe.engine.max_length
+    shorter = f"lower {phase}.micro_batch_tokens" if binding else "lower engine.max_length"
     advice = {
         "weights": "choose a smaller model",
         "gradients": lora,
@@ -127,8 +130,8 @@ def _advice(part: str, phase: str, recipe: Recipe) -> str | None:
         "teacher": "choose a smaller policy.teacher",
         "engine's weights": "choose a smaller model",
         "engine's cache": "lower engine.slots or engine.max_length",
-        "activations": f"lower {phase}.micro_batch_tokens{checkpointing}",
-        "logits": f"lower {phase}.micro_batch_tokens",
+        "activations": f"{shorter}{checkpointing}",
+        "logits": shorter,
     }
     return advice.get(part) or None
 

@@ -228,6 +228,8 @@ def test_a_recipe_beyond_the_machine_is_told_which_settings_to_change() -> None:
         "engine.slots or engine.max_length; for logits (8.0 GiB) lower policy.micro_batch_tokens; for optimiser states "
         "(3.0 GiB) train adapters (model.lora) or set policy.optimizer.kind: adamw_8bit."
     )
+    long = recipe_of(policy={"steps": 1, "micro_batch_tokens": 64})
+    assert "for logits (8.0 GiB) lower engine.max_length;" in str(plan.warning(GIB, long))
 
 
 def test_a_run_begins_with_its_plan(tmp_path: Path) -> None:

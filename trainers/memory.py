@@ -2,7 +2,8 @@
 
 Weights, gradients, optimiser states, copies and the engine are counted exactly; what a forward pass leaves for the
 backward pass is counted for the usual gated transformer block, with every token of a full micro-batch sampled
-(tests/test_memory.py measures both). Not counted: the process itself, and what frameworks keep for later use.
+(tests/test_memory.py measures both). Not counted: the process itself, what allocators keep for later, and the cache
+of conversations that wait outside the engine's slots.
 """
 
 from __future__ import annotations
