@@ -43,9 +43,10 @@ def import_peft() -> Any:
     return peft
 
 
-def add_lora(model: PreTrainedModel, config: LoraConfig, seed: int) -> None:
+def add_lora(model: PreTrainedModel, config: LoraConfig, seed: int, path: str | None = None) -> None:
     """Freeze a model and give it adapters, the same for the same seed; with them it computes what it did before.
 
+    path: where the model came from, to be written beside the adapters; None if it was made on the spot.
     LoraError where a target is no linear layer of the model's blocks.
     """
     peft = import_peft()
@@ -66,7 +67,7 @@ def add_lora(model: PreTrainedModel, config: LoraConfig, seed: int) -> None:
         lora_alpha=config.alpha,
         target_modules=list(wanted),
         task_type="CAUSAL_LM",
-        base_model_name_or_path=_base_name(model),
+        base_model_name_or_path=_base_name(path),
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "lora"))
@@ -79,10 +80,11 @@ def _linear_layers(model: nn.Module) -> list[tuple[str, nn.Linear]]:
     return [(name, layer) for name, layer in found if isinstance(layer, nn.Linear) and ".layers." in name]
 
 
-def _base_name(model: PreTrainedModel) -> str:
+def _base_name(path: str | None) -> str:
     """What a checkpoint calls the model below its adapters: a hub name, an absolute path, or BASE_BESIDE."""
-    name = model.name_or_path
-    return str(Path(name).absolute()) if name and Path(name).exists() else name or BASE_BESIDE
+    if path is None:
+        return BASE_BESIDE
+    return str(Path(path).absolute()) if Path(path).exists() else path
 
 
 def has_lora(model: nn.Module) -> bool:

@@ -259,7 +259,7 @@ def prepare_model(config: ModelConfig, seed: int, device: str) -> tuple[PreTrain
         assert config.path is not None
         model, tokenizer = load_model(config.path, config.chat_template)
     if config.lora is not None:
-        add_lora(model, config.lora, seed)
+        add_lora(model, config.lora, seed, config.path)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable()
         if config.lora is not None:

@@ -118,6 +118,18 @@ def test_saved_adapters_and_the_merged_model_load_as_the_same_policy(tmp_path: P
     assert size < (tmp_path / "merged" / "model.safetensors").stat().st_size / 2
 
 
+def test_adapters_can_be_trained_on_top_of_adapters(tmp_path: Path) -> None:
+    twin, config = write_qwen25_twin(tmp_path / "twin"), LoraConfig(rank=4)
+    below, tokenizer = prepare_model(ModelConfig(path=str(twin), lora=config), 0, "cpu")
+    save_adapters(learnt(below), tmp_path / "below")
+    above, _ = prepare_model(ModelConfig(path=str(tmp_path / "below"), lora=config), 0, "cpu")
+    torch.testing.assert_close(logits(above), logits(below), atol=1e-5, rtol=1e-4)
+    save_adapters(learnt(above, seed=1), tmp_path / "above")
+    found, its_tokenizer = load_model(str(tmp_path / "above"))
+    torch.testing.assert_close(logits(found), logits(above), atol=1e-5, rtol=1e-4)
+    assert its_tokenizer.get_vocab() == tokenizer.get_vocab()
+
+
 def test_copies_share_the_frozen_weights_and_have_adapters_of_their_own() -> None:
     model, _ = adapted()
     reference, critic = copy_trained(learnt(model)), Critic(model)
@@ -164,6 +176,7 @@ RUNS: dict[str, dict[str, Any]] = {
         "policy": POLICY,
     },
     "ppo": {"policy": {**POLICY, "algorithm": "ppo"}},
+    "trpo": {"policy": {**POLICY, "algorithm": "trpo", "options": {"critic": False}}},
     "star": {
         "star": {"rounds": 3, "groups": 6, "group_size": 2, "steps": 2, "rationalise": False},
         "preference": {"steps": 3, "groups": 4, "group_size": 6},
@@ -185,8 +198,17 @@ def adapters(run: Path) -> dict[str, torch.Tensor]:
     return load_file(list_checkpoints(run / "checkpoints")[-1].path / "adapter_model.safetensors")
 
 
-@pytest.mark.parametrize(("name", "stop"), [("sft", "sft-000002"), ("sft", "policy-000002"), ("ppo", "policy-000002"),
-                                            ("star", "star-000002"), ("star", "preference-000002")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "stop"),
+    [
+        ("sft", "sft-000002"),
+        ("sft", "policy-000002"),
+        ("ppo", "policy-000002"),
+        ("trpo", "policy-000002"),
+        ("star", "star-000002"),
+        ("star", "preference-000002"),
+    ],
+)
 def test_a_run_that_stopped_ends_with_the_adapters_of_one_that_did_not(
     name: str, stop: str, base: Path, tmp_path: Path
 ) -> None:
