@@ -39,11 +39,27 @@ class TinyModel(Section):
         return tags
 
 
+ALL_LINEAR = "all-linear"
+
+
+class LoraConfig(Section):
+    """Low-rank adapters, which are trained instead of the weights: `W + alpha / rank * B A` (arXiv:2106.09685)."""
+
+    rank: int = Field(16, gt=0, description="rows of A and columns of B")
+    alpha: float = Field(32.0, gt=0.0, description="how much an adapter counts is alpha / rank")
+    targets: tuple[str, ...] = Field(
+        (ALL_LINEAR,),
+        min_length=1,
+        description="linear layers of the blocks, such as q_proj; [all-linear]: all of them",
+    )
+
+
 class ModelConfig(Section):
     """Which model: exactly one of `path` (a directory or a hub name) and `tiny`."""
 
     path: str | None = None
     tiny: TinyModel | None = None
+    lora: LoraConfig | None = Field(None, description="train adapters and freeze the weights; {} for the usual shape")
     chat_template: str | None = Field(None, description="a Jinja file that replaces the tokenizer's own template")
     gradient_checkpointing: bool = False
     on_rewrite: Literal["refuse", "segment"] = Field(

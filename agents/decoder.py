@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..sandbox.errors import LudusError
+from .lora import weight_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -42,30 +43,18 @@ class Decoder:
 
     def __init__(self, model: PreTrainedModel, slots: int, max_length: int, dtype: torch.dtype) -> None:
         config: Any = model.config
-        if config.model_type not in FAMILIES:
-            raise UnsupportedModelError(
-                f"TorchEngine runs models of the families {', '.join(FAMILIES)}, and this one is "
-                f"'{config.model_type}'; choose such a model."
-            )
-        if getattr(config, "use_sliding_window", False) or (config.model_type == "mistral" and config.sliding_window):
-            raise UnsupportedModelError("TorchEngine has no sliding-window attention; choose a model without it.")
-        if config.hidden_act != "silu" or getattr(config, "mlp_bias", False):
-            raise UnsupportedModelError(
-                f"TorchEngine computes gated SiLU layers without bias, and this model has hidden_act = "
-                f"{config.hidden_act!r}, mlp_bias = {getattr(config, 'mlp_bias', False)}; choose such a model."
-            )
+        check_architecture(config)
         self.device = next(model.parameters()).device
         self.dtype = dtype
         self.heads: int = config.num_attention_heads
         self.kv_heads: int = config.num_key_value_heads
-        self.head_dim: int = getattr(config, "head_dim", None) or config.hidden_size // self.heads
+        self.head_dim = head_dim(config)
         self.eps: float = config.rms_norm_eps
         self.layers: int = config.num_hidden_layers
         self.slots = max(slots, MIN_ROWS)
         self.max_length = max_length
-        # Padded positions of a prefill chunk are written, too, so the cache has room for one chunk's padding.
-        length = max_length + 64
-        shape = (self.layers, 2, self.slots, self.kv_heads, length, self.head_dim)
+        shape = cache_shape(config, slots, max_length)
+        length = shape[4]
         try:
             self.cache = torch.zeros(shape, dtype=dtype, device=self.device)
         except RuntimeError as error:
@@ -92,7 +81,7 @@ class Decoder:
 
     @torch.no_grad()
     def load(self, model: PreTrainedModel) -> None:
-        """Copy the weights of `model`, fusing the projections that read the same input.
+        """Copy the weights of `model`, adapters merged, fusing the projections that read the same input.
 
         Matrices are kept as [in, out], which CPU kernels multiply faster, with the weights of the norm before them. The
         two numbers that a rotation turns together stand half a head apart in the model and side by side here.
@@ -116,16 +105,16 @@ class Decoder:
             projections = (attn.q_proj, attn.k_proj, attn.v_proj)
             self.weights.append(
                 {
-                    "qkv": fuse(*(p.weight for p in projections), order=order, norm=layer.input_layernorm.weight),
+                    "qkv": fuse(*map(weight_of, projections), order=order, norm=layer.input_layernorm.weight),
                     "qkv_bias": fuse(*(p.bias for p in projections), order=order),
                     "q_norm": fuse(attn.q_norm.weight, order=side_by_side) if hasattr(attn, "q_norm") else None,
                     "k_norm": fuse(attn.k_norm.weight, order=side_by_side) if hasattr(attn, "k_norm") else None,
-                    "out": fuse(attn.o_proj.weight),
+                    "out": fuse(weight_of(attn.o_proj)),
                     "out_bias": fuse(attn.o_proj.bias),
                     "gate_up": fuse(
-                        mlp.gate_proj.weight, mlp.up_proj.weight, norm=layer.post_attention_layernorm.weight
+                        weight_of(mlp.gate_proj), weight_of(mlp.up_proj), norm=layer.post_attention_layernorm.weight
                     ),
-                    "down": fuse(mlp.down_proj.weight),
+                    "down": fuse(weight_of(mlp.down_proj)),
                 }
             )
         self.embedding = body.embed_tokens.weight.detach().to(self.device, self.dtype, copy=True)
@@ -244,6 +233,35 @@ class Decoder:
     def restore_slot(self, slot: int, saved: Tensor) -> None:
         """Put back what `save_slot` returned."""
         self.cache[:, :, slot, :, : saved.shape[3]] = saved.to(self.device)
+
+
+def check_architecture(config: Any) -> None:
+    """UnsupportedModelError where the decoder cannot compute what a transformers model of this config does."""
+    if config.model_type not in FAMILIES:
+        raise UnsupportedModelError(
+            f"TorchEngine runs models of the families {', '.join(FAMILIES)}, and this one is "
+            f"'{config.model_type}'; choose such a model."
+        )
+    if getattr(config, "use_sliding_window", False) or (config.model_type == "mistral" and config.sliding_window):
+        raise UnsupportedModelError("TorchEngine has no sliding-window attention; choose a model without it.")
+    if config.hidden_act != "silu" or getattr(config, "mlp_bias", False):
+        raise UnsupportedModelError(
+            f"TorchEngine computes gated SiLU layers without bias, and this model has hidden_act = "
+            f"{config.hidden_act!r}, mlp_bias = {getattr(config, 'mlp_bias', False)}; choose such a model."
+        )
+
+
+def head_dim(config: Any) -> int:
+    """Width of one attention head of a transformers model."""
+    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+
+
+def cache_shape(config: Any, slots: int, max_length: int) -> tuple[int, int, int, int, int, int]:
+    """[layers, 2, slots, kv_heads, length, head_dim] of the cache that serves so many sequences of such a length."""
+    # Padded positions of a prefill chunk are written, too, so the cache has room for one chunk's padding.
+    length = max_length + 64
+    heads = config.num_key_value_heads
+    return config.num_hidden_layers, 2, max(slots, MIN_ROWS), heads, length, head_dim(config)
 
 
 def _round_up(value: int, multiple: int) -> int:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import string
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
+from torch import nn
 
 from ..sandbox.errors import LudusError
 from .config import ModelConfig, TinyModel
+from .lora import ADAPTER_FILE, add_lora, base_of, merge_into
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -22,6 +25,7 @@ TINY_TEMPLATE = (
 )
 
 
+Module = TypeVar("Module", bound=nn.Module)
 BYTE_LEVEL = {" ": "Ġ", "\n": "Ċ"}
 """How byte-level tokenizers write what cannot be seen; every other printable ASCII character stands for itself."""
 
@@ -67,15 +71,10 @@ def character_tokenizer(tags: tuple[str, ...] = ()) -> PreTrainedTokenizerBase:
     return fast
 
 
-def create_tiny_model(shape: TinyModel, seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A Qwen2 model with untied embeddings and random weights, the same for the same seed, and its tokenizer.
+def _tiny_config(shape: TinyModel, tokenizer: PreTrainedTokenizerBase) -> Any:
+    from transformers import Qwen2Config
 
-    The random weights are mimetic (`_make_mimetic`), so that small models soon learn to copy what they read.
-    """
-    from transformers import Qwen2Config, Qwen2ForCausalLM
-
-    tokenizer = character_tokenizer(shape.tags)
-    config = Qwen2Config(
+    return Qwen2Config(
         vocab_size=len(tokenizer),
         hidden_size=shape.hidden_size,
         intermediate_size=shape.intermediate_size,
@@ -90,6 +89,17 @@ def create_tiny_model(shape: TinyModel, seed: int) -> tuple[PreTrainedModel, Pre
         pad_token_id=tokenizer.pad_token_id,
         attention_dropout=0.0,
     )
+
+
+def create_tiny_model(shape: TinyModel, seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A Qwen2 model with untied embeddings and random weights, the same for the same seed, and its tokenizer.
+
+    The random weights are mimetic (`_make_mimetic`), so that small models soon learn to copy what they read.
+    """
+    from transformers import Qwen2ForCausalLM
+
+    tokenizer = character_tokenizer(shape.tags)
+    config = _tiny_config(shape, tokenizer)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Qwen2ForCausalLM(config).float()
@@ -120,24 +130,22 @@ def _make_mimetic(model: PreTrainedModel) -> None:
 
 
 def load_model(path: str, chat_template: str | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load float32 weights and tokenizer from a directory or a hub name; ModelError says what is missing."""
+    """Load float32 weights and tokenizer from a directory or a hub name; ModelError says what is missing.
+
+    A directory with adapters (LoRA) gives the model to which they belong, with the adapters merged into its weights.
+    """
     from transformers import AutoModelForCausalLM
 
-    if not path:
-        raise ModelError("The model's name is empty; give a model directory or the name of one on the hub.")
-    folder = Path(path)
-    looks_local = folder.exists() or path.startswith((".", "/", "~")) or path.count("/") > 1
-    if looks_local and not (folder / "config.json").is_file():
-        what = "has no config.json" if folder.is_dir() else "is not a directory"
-        raise ModelError(f"{path} {what}; give a model directory in Hugging Face format or the name of one on the hub.")
+    check_place(path)
+    if (Path(path) / ADAPTER_FILE).is_file():
+        return _load_adapted(path, chat_template)
     try:
         tokenizer = load_tokenizer(path)
         # Asked for its loading information, it returns a pair, which its type hints do not say.
         loaded: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
         model, report = loaded
     except Exception as error:  # transformers, tokenizers and safetensors each raise their own and undocumented ones
-        first = (str(error).strip().splitlines() or [""])[0] or type(error).__name__
-        raise ModelError(f"The model {path!r} cannot be loaded: {first}") from error
+        raise _unloadable(path, error) from error
     if report["missing_keys"]:
         missing = ", ".join(sorted(report["missing_keys"])[:3])
         raise ModelError(f"The model {path!r} lacks {len(report['missing_keys'])} weights, such as {missing}.")
@@ -148,11 +156,41 @@ def load_model(path: str, chat_template: str | None = None) -> tuple[PreTrainedM
     return model.eval(), tokenizer
 
 
+def check_place(path: str) -> None:
+    """ModelError where a name is empty, or that of a folder without a model."""
+    if not path:
+        raise ModelError("The model's name is empty; give a model directory or the name of one on the hub.")
+    folder = Path(path)
+    looks_local = folder.exists() or path.startswith((".", "/", "~")) or path.count("/") > 1
+    if looks_local and not any((folder / name).is_file() for name in ("config.json", ADAPTER_FILE)):
+        what = "has no config.json" if folder.is_dir() else "is not a directory"
+        raise ModelError(f"{path} {what}; give a model directory in Hugging Face format or the name of one on the hub.")
+
+
+def _load_adapted(path: str, chat_template: str | None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model below the adapters in a directory, with them merged; the tokenizer that lies beside them, if any."""
+    model, tokenizer = load_model(base_of(Path(path)), chat_template)
+    try:
+        model = merge_into(model, Path(path))
+        if (Path(path) / "tokenizer_config.json").is_file():
+            template = tokenizer.chat_template if chat_template is not None else None
+            tokenizer = load_tokenizer(path)
+            tokenizer.chat_template = template or tokenizer.chat_template
+    except LudusError:
+        raise
+    except Exception as error:  # peft and safetensors each raise their own
+        first = (str(error).strip().splitlines() or [""])[0] or type(error).__name__
+        raise ModelError(f"The adapters in {path!r} cannot be loaded: {first}") from error
+    return model.eval(), tokenizer
+
+
 def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     """The tokenizer of a directory or a hub name, exactly as it was saved."""
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     config = Path(path) / "tokenizer_config.json"
+    if not config.is_file() and (Path(path) / ADAPTER_FILE).is_file():
+        return load_tokenizer(base_of(Path(path)))
     saved = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
     # Of a tokenizer without a class of its own, AutoTokenizer would make the one that is usual beside the model.
     own = saved.get("tokenizer_class") not in ("TokenizersBackend", "PreTrainedTokenizerFast")
@@ -168,17 +206,68 @@ def read_template(path: str) -> str:
         raise ModelError(f"model.chat_template = {path} cannot be read: {reason}.") from None
 
 
-def prepare_model(config: ModelConfig, seed: int, device: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model and tokenizer of a recipe, on `device`: auto, cpu or cuda."""
+def outline_model(config: ModelConfig) -> PreTrainedModel:
+    """The model of a recipe without its numbers: every weight has its shape and takes no memory.
+
+    ModelError where there is no such model.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    if config.tiny is not None:
+        shape = _tiny_config(config.tiny, character_tokenizer(config.tiny.tags))
+    else:
+        assert config.path is not None
+        path = config.path
+        check_place(path)
+        while (Path(path) / ADAPTER_FILE).is_file():
+            path = base_of(Path(path))
+            check_place(path)
+        try:
+            shape = AutoConfig.from_pretrained(path)
+        except Exception as error:  # transformers raises its own and undocumented ones
+            raise _unloadable(config.path, error) from error
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(shape)
+    except Exception as error:
+        raise _unloadable(config.path or "tiny", error) from error
+    if config.lora is not None:
+        add_lora(model, config.lora, 0)
+    return model
+
+
+def _unloadable(path: str, error: Exception) -> ModelError:
+    first = (str(error).strip().splitlines() or [""])[0] or type(error).__name__
+    return ModelError(f"The model {path!r} cannot be loaded: {first}")
+
+
+def choose_device(device: str) -> str:
+    """cpu or cuda, for auto whichever is there. ModelError for a GPU that is not."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
         raise ModelError("device is cuda and PyTorch sees no GPU; set device: cpu or install a CUDA build of PyTorch.")
+    return device
+
+
+def prepare_model(config: ModelConfig, seed: int, device: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model and tokenizer of a recipe, on `device`: auto, cpu or cuda."""
+    device = choose_device(device)
     if config.tiny is not None:
         model, tokenizer = create_tiny_model(config.tiny, seed)
     else:
         assert config.path is not None
         model, tokenizer = load_model(config.path, config.chat_template)
+    if config.lora is not None:
+        add_lora(model, config.lora, seed, config.path)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable()
+        if config.lora is not None:
+            # A block whose input has no gradient would not be computed again, and its adapters would learn nothing.
+            model.enable_input_require_grads()
     return model.to(device), tokenizer  # type: ignore[arg-type]
+
+
+def copy_trained(module: Module) -> Module:
+    """A copy with weights of its own where they are trained; frozen ones are shared with the original."""
+    return copy.deepcopy(module, {id(p): p for p in module.parameters() if not p.requires_grad})

@@ -19,7 +19,15 @@ from .agents.config import Device, EngineConfig, EnvConfig, ModelConfig, Samplin
 from .agents.engine import LOWEST_TEMPERATURE, too_cold
 from .complaints import Location, complaints, dotted, section_at, shown, unknown_key
 from .sandbox.errors import LudusError
-from .trainers.config import CheckpointConfig, EvalConfig, PolicyConfig, PreferenceConfig, SFTConfig, StarConfig
+from .trainers.config import (
+    CheckpointConfig,
+    EvalConfig,
+    OptimizerConfig,
+    PolicyConfig,
+    PreferenceConfig,
+    SFTConfig,
+    StarConfig,
+)
 from .yaml_core import YamlError, dump, parse
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$"
@@ -56,6 +64,12 @@ class Recipe(Section):
     checkpoint: CheckpointConfig = CheckpointConfig()
     trajectories: TrajectoriesConfig = TrajectoriesConfig()
     runs_dir: str = "runs"
+
+    def optimizers(self) -> dict[str, OptimizerConfig]:
+        """The optimizers of its phases, by their section."""
+        phases = (("sft", self.sft), ("star", self.star), ("preference", self.preference), ("policy", self.policy))
+        found = {name: phase.optimizer for name, phase in phases if phase is not None}
+        return found | ({"policy.critic": self.policy.critic.optimizer} if self.policy is not None else {})
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Recipe:
@@ -263,14 +277,15 @@ def _misfits(recipe: Recipe) -> list[str]:
             "sampling.temperature = 0 makes all episodes of a task equal; raise it, for instance to 1.0, or set"
             " star.group_size: 1"
         )
-    if policy and not all(0.0 <= beta < 1.0 for beta in policy.critic.optimizer.betas):
-        betas = list(policy.critic.optimizer.betas)
-        found.append(f"policy.critic.optimizer.betas = {betas} must lie in [0, 1), for instance [0.9, 0.99]")
-    phases = (("sft", recipe.sft), ("star", recipe.star), ("preference", preference), ("policy", policy))
-    for section, optimizer in phases:
-        if optimizer and not all(0.0 <= beta < 1.0 for beta in optimizer.optimizer.betas):
-            betas = list(optimizer.optimizer.betas)
+    for section, its in recipe.optimizers().items():
+        if not all(0.0 <= beta < 1.0 for beta in its.betas):
+            betas = list(its.betas)
             found.append(f"{section}.optimizer.betas = {betas} must lie in [0, 1), for instance [0.9, 0.99]")
+        if recipe.model.lora and its.muon_lr is not None:
+            found.append(
+                f"{section}.optimizer.muon_lr = {its.muon_lr} is for whole matrices, and model.lora trains factors of"
+                " them; leave it out"
+            )
     for i, env in enumerate(recipe.envs):
         if any((env.name, env.options) == (other.name, other.options) for other in recipe.envs[:i]):
             found.append(f"envs.{i} repeats {env.name} with the same options; drop it and raise the other's weight")

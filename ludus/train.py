@@ -19,7 +19,8 @@ import torch
 from .agents.config import EnvConfig, ModelConfig, SamplingConfig
 from .agents.engine import Sampling
 from .agents.evaluate import EvalResult, evaluate
-from .agents.model import prepare_model
+from .agents.lora import BASE_BESIDE, save_merged
+from .agents.model import choose_device, copy_trained, prepare_model
 from .agents.renderer import Renderer
 from .agents.rollout import Arena, Rollout
 from .agents.seeds import derive_seed
@@ -28,6 +29,7 @@ from .agents.trajectory import Episode
 from .doctor import diagnose
 from .envs.registration import make_env, takes_option
 from .envs.source import TaskSource
+from .memory_plan import memory_limit, plan_memory
 from .recipe import Recipe
 from .report import write_report
 from .run_folder import RunFolder
@@ -39,13 +41,14 @@ from .trainers.checkpoint import (
     list_checkpoints,
     load_weights,
     save_checkpoint,
+    save_weights,
     write_folder,
 )
 from .trainers.config import CriticConfig, PolicyConfig
 from .trainers.critic import Critic
 from .trainers.curriculum import Curriculum
 from .trainers.demonstrations import Demonstrations
-from .trainers.optimizer import AnyOptimizer, NonFiniteError, SpikeError, build_optimizer
+from .trainers.optimizer import AnyOptimizer, NonFiniteError, SpikeError, adamw_class, build_optimizer, load_state
 from .trainers.pair_file import read_labelled, read_pairs
 from .trainers.policy import PolicyTrainer
 from .trainers.preference import Examples, check_examples, train_preference
@@ -63,6 +66,9 @@ if TYPE_CHECKING:
 
 BEYOND = 2**40
 """First held-out task of an endless source without splits; training never gets that far."""
+
+MERGED = "model"
+"""Folder of a finished run that trained adapters: the policy with them merged, for programs that know none."""
 
 
 def train_recipe(recipe: Recipe, run: RunFolder, *, resume: bool = False, display: Show) -> list[EvalResult]:
@@ -90,7 +96,10 @@ class _Session:
         test_makers = {n: _maker(c, recipe.eval.split) for n, c in zip(names, recipe.envs, strict=True)}
         for maker in [*train_makers.values(), *test_makers.values()]:
             maker()
+        self._plan_memory()
         self.model, self.tokenizer = prepare_model(recipe.model, recipe.seed, recipe.device)
+        for optimizer in recipe.optimizers().values():
+            adamw_class(optimizer.kind, self.model.device)  # a phase that cannot begin is not found after hours
         rewrite = recipe.model.on_rewrite
         self.teacher = self._teacher()
         self.arenas = {n: Arena.build(n, maker, self.tokenizer, rewrite) for n, maker in train_makers.items()}
@@ -110,6 +119,16 @@ class _Session:
         self.rollout = Rollout(self.engine, {**self.arenas, **self.held_out}, concurrency=concurrency)
         self.sampling = _sampling(recipe.sampling, recipe.engine.deadline_s)
         self.examples = self._examples()
+
+    def _plan_memory(self) -> None:
+        """Say what the run will take, and what to change where that is more than there is."""
+        device = choose_device(self.recipe.device)
+        algorithm = self.algorithm if self.recipe.policy is not None else None
+        plan, limit = plan_memory(self.recipe, algorithm, device, newest_model), memory_limit(device)
+        self.display.note(plan.line(limit))
+        warning = plan.warning(limit, self.recipe)
+        if warning is not None:
+            self.display.note(warning)
 
     def _examples(self) -> Examples | None:
         """The file of the preference phase, where it has one."""
@@ -160,6 +179,9 @@ class _Session:
 
     def run_all(self, resume: bool) -> list[EvalResult]:
         """The phases in order, from where the newest checkpoint stands."""
+        base = self.run.checkpoints / Path(BASE_BESIDE).name
+        if self.recipe.model.lora and self.recipe.model.tiny and not base.exists():
+            write_folder(base, self._write_merged)  # the adapters have learnt nothing yet
         start = self._restore() if resume else _Start()
         recipe = self.recipe
         results: list[EvalResult] = []
@@ -377,7 +399,7 @@ class _Session:
             extra |= {"norms": trainer.norms, "rollbacks": start.extra.get("rollbacks", 0)}
             if trainer.critic is not None and trainer.critic_optimizer is not None:
                 extra["critic"] = {
-                    "weights": trainer.critic.state_dict(),
+                    "weights": trainer.critic.trained_state(),
                     "optimizer": trainer.critic_optimizer.state_dict(),
                 }
             if trainer.unfinished is not None:
@@ -418,13 +440,13 @@ class _Session:
         optimizer = build_optimizer(critic, self.recipe.policy.critic.optimizer)
         kept = start.extra.get("critic")
         if kept is not None:
-            critic.load_state_dict(kept["weights"])
+            critic.load_state_dict(kept["weights"], strict=False)
             self._load(optimizer, kept["optimizer"])
         return {"critic": critic.eval(), "critic_optimizer": optimizer}
 
     def _load(self, optimizer: AnyOptimizer, state: dict[str, Any]) -> None:
         try:
-            optimizer.load_state_dict(state)
+            load_state(optimizer, state)
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"The optimizer in {self.run.checkpoints} is not the one of {self.run.path / 'recipe.yaml'} ({error}); "
@@ -432,9 +454,10 @@ class _Session:
             ) from error
 
     def _reference(self, step: int, name: str) -> PreTrainedModel:
-        """A frozen copy of the policy as it was before the first step of a phase, kept in the run folder."""
-        import copy
+        """A frozen copy of the policy as it was before the first step of a phase, kept in the run folder.
 
+        Where the policy trains adapters, these are copied and the frozen weights below them shared.
+        """
         folder = self.run.checkpoints / name
         if not folder.exists():
             if step:
@@ -443,8 +466,8 @@ class _Session:
                     f"{folder} is missing, the policy as it was before step 1, from which "
                     f"{what.get(name, 'the preference loss measures')}; put it back or start a new run."
                 )
-            write_folder(folder, lambda place: self.model.save_pretrained(place))
-        reference = copy.deepcopy(self.model).eval().requires_grad_(False)
+            write_folder(folder, partial(save_weights, self.model))
+        reference = copy_trained(self.model).eval().requires_grad_(False)
         load_weights(reference, folder)
         return reference
 
@@ -574,7 +597,15 @@ class _Session:
         path = write_report(self.run.path)
         found = list_checkpoints(self.run.checkpoints)
         model = f" The model: {found[-1].path}." if found else ""
+        if self.recipe.model.lora is not None:
+            merged = write_folder(self.run.path / MERGED, self._write_merged)
+            model = f" The adapters: {found[-1].path}. The model with them merged: {merged}."
         self.display.note(f"Report: {path}.{model}")
+
+    def _write_merged(self, place: Path) -> None:
+        """The policy as a model without adapters, and its tokenizer."""
+        save_merged(self.model, place)
+        self.tokenizer.save_pretrained(place)
 
 
 @dataclass

@@ -1,20 +1,27 @@
-"""Muon, alone and beside AdamW: equal to PyTorch's own where that computes in more bits, and whole after a resume."""
+"""Muon and AdamW in 8 bits: near to PyTorch's own where that computes in other bits, and whole after a resume."""
 
 from __future__ import annotations
 
 import copy
+import io
+import sys
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_train import Notes
 from torch import nn
 
 from ludus.agents.config import TinyModel
 from ludus.agents.model import create_tiny_model
+from ludus.recipe import make_recipe
+from ludus.run_folder import RunFolder
+from ludus.train import train_recipe
 from ludus.trainers.config import OptimizerConfig
 from ludus.trainers.muon import Muon, orthogonalize
-from ludus.trainers.optimizer import Together, apply_step, build_optimizer
+from ludus.trainers.optimizer import OptimizerError, Together, apply_step, build_optimizer, load_state
 
 SHAPE = TinyModel(hidden_size=32, layers=2, heads=4, kv_heads=2, intermediate_size=64)
 
@@ -110,3 +117,86 @@ def test_both_go_on_after_a_resume_as_if_nothing_had_happened() -> None:
         give_gradients(net, 7)
         apply_step(its, config, 2e-3)
     assert all(map(torch.equal, model.state_dict().values(), resumed.state_dict().values()))
+
+
+# --- AdamW in 8 bits -----------------------------------------------------------------------------------------------
+
+EIGHT = OptimizerConfig(kind="adamw_8bit", lr=1e-2, weight_decay=0.01)
+WIDE = TinyModel(hidden_size=64, layers=1, heads=4, kv_heads=2, intermediate_size=96)
+"""Wide enough that matrices have the 4,096 weights below which bitsandbytes keeps 32 bits."""
+
+
+def walk(config: OptimizerConfig, steps: int, stop: int | None = None) -> tuple[nn.Module, Any]:
+    """A model led towards zero by noisy gradients; at step `stop` the optimizer is saved and made anew."""
+    model, _ = create_tiny_model(WIDE, 0)
+    optimizer = build_optimizer(model, config)
+    for step in range(steps):
+        if step == stop:
+            file = io.BytesIO()
+            torch.save(optimizer.state_dict(), file)
+            file.seek(0)
+            optimizer = build_optimizer(model, config)
+            load_state(optimizer, torch.load(file, weights_only=True))
+        give_gradients(model, step)
+        for parameter in model.parameters():
+            assert parameter.grad is not None
+            parameter.grad.mul_(0.1).add_(parameter.detach())
+        apply_step(optimizer, config, 1e-2)
+    return model, optimizer
+
+
+def test_8_bit_states_are_small_and_lead_where_those_of_32_bits_do() -> None:
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes is in the extra 'bnb'")
+    start, _ = create_tiny_model(WIDE, 0)
+    plain, _ = walk(EIGHT.model_copy(update={"kind": "adamw"}), 40)
+    found, optimizer = walk(EIGHT, 40)
+    large = [p for p in found.parameters() if p.numel() >= 4096]
+    assert large and all(optimizer.state[p]["state1"].dtype == torch.uint8 for p in large)
+    apart, moved = (
+        sum(float((p - q).detach().square().sum()) for p, q in zip(one.parameters(), two.parameters(), strict=True))
+        for one, two in ((plain, found), (plain, start))
+    )
+    assert 0 < apart < 0.05 * moved
+
+
+@pytest.mark.parametrize("muon_lr", [None, 0.02])
+def test_8_bit_states_go_on_after_a_resume_as_if_nothing_had_happened(muon_lr: float | None) -> None:
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes is in the extra 'bnb'")
+    config = EIGHT.model_copy(update={"muon_lr": muon_lr})
+    whole, resumed = walk(config, 6)[0], walk(config, 6, stop=3)[0]
+    assert all(map(torch.equal, whole.state_dict().values(), resumed.state_dict().values()))
+
+
+def test_8_bits_without_the_library_or_on_a_device_that_it_does_not_serve_are_refused(monkeypatch) -> None:
+    model, _ = create_tiny_model(SHAPE, 0)
+    with pytest.raises(OptimizerError, match="the model is on the cpu; choose adamw_8bit or adamw"):
+        build_optimizer(model, OptimizerConfig(kind="paged_adamw_8bit"))
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "bitsandbytes", None)
+        with pytest.raises(OptimizerError, match=r"pip install 'ludus\[bnb\]'"):
+            build_optimizer(model, EIGHT)
+    bitsandbytes = pytest.importorskip("bitsandbytes", reason="bitsandbytes is in the extra 'bnb'")
+
+    def step(self: Any) -> None:
+        raise NotImplementedError("no kernel for this device")
+
+    monkeypatch.setattr(bitsandbytes.optim.AdamW8bit, "step", step)
+    with pytest.raises(OptimizerError, match=r"on this cpu \(no kernel for this device\); set optimizer\.kind: adamw"):
+        build_optimizer(model, EIGHT)
+
+
+def test_a_phase_whose_optimizer_cannot_be_made_is_found_before_the_first(tmp_path) -> None:
+    plain = {"name": "x", "envs": [{"name": "ludus/WordMath-v0"}], "model": {"tiny": {}}, "device": "cpu"}
+    optimizer = {"kind": "paged_adamw_8bit"}
+    recipe = make_recipe({**plain, "sft": {"steps": 1}, "policy": {"steps": 1, "optimizer": optimizer}}, "x.yaml")
+    notes = Notes()
+    with RunFolder.create(recipe, tmp_path / "run") as run, pytest.raises(OptimizerError, match="is on the cpu"):
+        train_recipe(recipe, run, display=notes)
+    assert notes.rows == [] and not RunFolder(tmp_path / "run").metrics()
+
+
+def test_the_states_of_another_kind_are_refused() -> None:
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes is in the extra 'bnb'")
+    model, optimizer = walk(EIGHT, 1)
+    with pytest.raises(ValueError, match="kind was adamw_8bit and is adamw"):
+        load_state(build_optimizer(model, OptimizerConfig()), optimizer.state_dict())

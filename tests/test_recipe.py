@@ -8,6 +8,7 @@ import pytest
 import yaml
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from test_train import Notes
 
 from ludus.agents.config import TinyModel
 from ludus.agents.model import create_tiny_model
@@ -302,4 +303,4 @@ def test_a_teacher_with_another_vocabulary_is_refused_before_anything_is_played(
     recipe = load_recipe(tmp_path / "recipe.yaml")
     run = RunFolder.create(recipe, tmp_path / "run")
     with run, pytest.raises(AlgorithmError, match="has another vocabulary than the policy"):
-        train_recipe(recipe, run, display=None)  # type: ignore[arg-type]
+        train_recipe(recipe, run, display=Notes())

@@ -1,4 +1,4 @@
-"""Checkpoints: a Hugging Face model directory with the trainer's state beside it.
+"""Checkpoints: a Hugging Face model directory with the trainer's state beside it; of one with adapters, these alone.
 
 Invariant: a folder with its final name is complete. Each is written aside, fsynced and renamed; a failure in between
 leaves the last good one as it was (tests/test_resume.py).
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..agents.lora import adapter_weights, has_lora, save_adapters
 from ..sandbox.errors import LudusError
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def save_checkpoint(
     """Write `folder/PHASE-STEP` and delete all but the newest `keep`. CheckpointError names the reason of a failure."""
 
     def write(place: Path) -> None:
-        model.save_pretrained(place)
+        save_weights(model, place)
         tokenizer.save_pretrained(place)
         torch.save(state, place / STATE_FILE)
 
@@ -104,8 +105,16 @@ def list_checkpoints(folder: Path) -> list[Checkpoint]:
     return sorted(found, key=lambda c: (PHASES.index(c.phase), c.step))
 
 
+def save_weights(model: PreTrainedModel, place: Path) -> None:
+    """Write a model into a folder for `load_weights`; of one with adapters, these."""
+    if has_lora(model):
+        save_adapters(model, place)
+    else:
+        model.save_pretrained(place)
+
+
 def load_weights(model: PreTrainedModel, path: Path) -> None:
-    """Read the weights of a checkpoint into a model of the same shape, bit for bit."""
+    """Read the weights of a checkpoint into a model of the same shape, bit for bit; of one with adapters, these."""
     from safetensors.torch import load_file
 
     files = sorted(path.glob("*.safetensors"))
@@ -115,11 +124,15 @@ def load_weights(model: PreTrainedModel, path: Path) -> None:
         weights = {name: tensor for file in files for name, tensor in load_file(file).items()}
     except Exception as error:  # safetensors raises its own
         raise CheckpointError(f"{path} cannot be read ({error}); delete it to resume from the one before.") from error
-    own = model.state_dict()
+    own = adapter_weights(model) if has_lora(model) else model.state_dict()
     tied = set(getattr(model, "all_tied_weights_keys", None) or getattr(model, "_tied_weights_keys", None) or ())
     same = all(name in own and own[name].shape == tensor.shape for name, tensor in weights.items())
     if not same or own.keys() - weights.keys() - tied:
         raise CheckpointError(f"{path} holds a model of another shape than the recipe's; use the run's own recipe.")
+    if has_lora(model):
+        for name, tensor in weights.items():
+            own[name].copy_(tensor)
+        return
     model.load_state_dict(weights, strict=False)
     model.tie_weights()
 

@@ -12,6 +12,10 @@ from ..agents.config import Section
 class OptimizerConfig(Section):
     """AdamW with linear warm-up, then a constant or linearly falling rate, and clipping of the gradient norm."""
 
+    kind: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = Field(
+        "adamw",
+        description="8bit: states of 2 instead of 8 bytes a weight (bitsandbytes); paged: moved out of full GPUs",
+    )
     lr: float = Field(1e-3, gt=0.0)
     muon_lr: float | None = Field(
         None, gt=0.0, description="rate of Muon, which then steps the matrices of the hidden layers; lr is for the rest"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..agents.model import copy_trained
 from .batch import Batch, Row, collate, micro_batches
 from .optimizer import NonFiniteError
 from .scoring import can_share_prompts, hidden_states
@@ -22,13 +22,15 @@ if TYPE_CHECKING:
 class Critic(nn.Module):
     """The body of a policy, copied, with a head of its own that begins by saying 0 everywhere.
 
+    Where the policy trains adapters, the critic has adapters of its own around the same frozen weights.
+
     The value of a sampled token is that of the state before it: of all tokens that stand in front of it.
     """
 
     def __init__(self, policy: PreTrainedModel) -> None:
         super().__init__()
         self.config: Any = policy.config
-        self.base_model = copy.deepcopy(policy.base_model)
+        self.base_model = copy_trained(policy.base_model)
         self.head = nn.Linear(policy.config.hidden_size, 1, device=next(policy.parameters()).device)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
@@ -36,6 +38,10 @@ class Critic(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """The values of the batch's sampled tokens, [N], in units of the reward."""
         return self.head(hidden_states(self, batch))[:, 0].float()
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """The weights that learn, by name."""
+        return {name: p.detach() for name, p in self.named_parameters() if p.requires_grad}
 
 
 @torch.no_grad()

@@ -1,0 +1,107 @@
+"""Memory: how many bytes a phase of training takes at its fullest, from the shapes of its parts alone.
+
+Weights, gradients, optimiser states, copies and the engine are counted exactly; what a forward pass leaves for the
+backward pass is counted for the usual gated transformer block, with every token of a full micro-batch sampled
+(tests/test_memory.py measures both). Not counted: the process itself, what allocators keep for later, and the cache
+of conversations that wait outside the engine's slots.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from ..agents.config import EngineConfig
+from ..agents.decoder import cache_shape, head_dim
+from .config import OptimizerConfig
+from .optimizer import muon_weights
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+FLOAT = 4
+LOGITS = 4
+"""Tensors [tokens, vocabulary] that are there together: log-probabilities, their gradient, and two to make them."""
+QUANTISED = 4096
+"""Weights that a tensor has at least whose states bitsandbytes keeps in 8 bits."""
+
+
+def model_bytes(model: nn.Module) -> int:
+    """Float32 weights; a matrix that is input and output embedding at once counts once."""
+    return FLOAT * sum(p.numel() for p in model.parameters())
+
+
+def trained_bytes(model: nn.Module) -> int:
+    """Float32 weights that learn, as many as their gradients have, and a copy that shares what is frozen."""
+    return FLOAT * sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def state_bytes(model: nn.Module, config: OptimizerConfig) -> int:
+    """What the optimizer remembers: two numbers for each weight that learns, or one where Muon steps it."""
+    by_muon = muon_weights(model, config)
+    found = 0
+    for name, p in model.named_parameters():
+        if p.requires_grad:
+            quantised = config.kind != "adamw" and p.numel() >= QUANTISED
+            # In 8 bits, blocks of 256 share a scale.
+            adamw = 2 * p.numel() + 2 * FLOAT * -(-p.numel() // 256) if quantised else 2 * FLOAT * p.numel()
+            found += FLOAT * p.numel() if name in by_muon else adamw
+    return found
+
+
+def engine_bytes(model: PreTrainedModel, engine: EngineConfig, itemsize: int) -> dict[str, int]:
+    """The engine's copy of the weights, adapters merged, and its cache. itemsize: bytes of one of its numbers."""
+    config: Any = model.config
+    plain = sum(p.numel() for name, p in model.named_parameters() if ".lora_" not in name)
+    tied = config.vocab_size * config.hidden_size if getattr(config, "tie_word_embeddings", False) else 0
+    cache = math.prod(cache_shape(config, engine.slots, engine.max_length))
+    return {"engine's weights": itemsize * (plain + tied), "engine's cache": itemsize * cache}
+
+
+def micro_batch_bytes(model: PreTrainedModel, tokens: int, gradient_checkpointing: bool) -> dict[str, int]:
+    """What a forward pass over so many tokens leaves for the backward pass, and the logits of all of them."""
+    config: Any = model.config
+    width, inner, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
+    queries, keys = (n * head_dim(config) for n in (config.num_attention_heads, config.num_key_value_heads))
+    block = 6 * width + 4 * inner + 2 * queries + 2 * keys
+    kept = layers * width + block if gradient_checkpointing else layers * block
+    passing = 3 * inner + 2 * width  # gradients within the block that is gone through backwards
+    return {
+        "activations": FLOAT * tokens * (kept + 3 * width + passing),
+        "logits": FLOAT * LOGITS * tokens * config.vocab_size,
+    }
+
+
+def phase_bytes(
+    model: PreTrainedModel,
+    optimizer: OptimizerConfig,
+    engine: EngineConfig,
+    micro_batch_tokens: int,
+    *,
+    gradient_checkpointing: bool = False,
+    reference: bool = False,
+    critic: OptimizerConfig | None = None,
+    teacher: int = 0,
+    cuda: bool = False,
+) -> dict[str, int]:
+    """The bytes of a phase by what they are for.
+
+    model: it or its outline, adapters and all. critic: its optimizer, where there is one. teacher: bytes of its
+    weights. cuda: on a GPU, where the engine and the arithmetic are in bfloat16.
+    """
+    found = {"weights": model_bytes(model), "gradients": trained_bytes(model)}
+    found["optimiser states"] = state_bytes(model, optimizer)
+    found |= engine_bytes(model, engine, 2 if cuda else FLOAT)
+    found |= micro_batch_bytes(model, micro_batch_tokens, gradient_checkpointing)
+    if cuda:
+        found["bfloat16 copies"] = model_bytes(model) // 2
+    if reference:
+        found["reference"] = trained_bytes(model)
+    if teacher:
+        found["teacher"] = teacher
+    if critic is not None:
+        body = model.base_model
+        found["critic"] = 2 * trained_bytes(body) + state_bytes(body, critic)
+    return found
