@@ -19,6 +19,7 @@ from .agents.config import Device, EngineConfig, EnvConfig, ModelConfig, Samplin
 from .agents.engine import LOWEST_TEMPERATURE, too_cold
 from .complaints import Location, complaints, dotted, section_at, shown, unknown_key
 from .sandbox.errors import LudusError
+from .trackers import TrackersConfig
 from .trainers.config import CheckpointConfig, EvalConfig, PolicyConfig, PreferenceConfig, SFTConfig, StarConfig
 from .yaml_core import YamlError, dump, parse
 
@@ -55,6 +56,7 @@ class Recipe(Section):
     eval: EvalConfig = EvalConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     trajectories: TrajectoriesConfig = TrajectoriesConfig()
+    trackers: TrackersConfig = TrackersConfig()
     runs_dir: str = "runs"
 
     @model_validator(mode="after")

@@ -1,6 +1,7 @@
 """RunFolder: everything that a run leaves behind, in one place.
 
-    recipe.yaml  environment.json  metrics.jsonl  tensorboard/  trajectories/*.jsonl.gz  checkpoints/  report.html
+    recipe.yaml  environment.json  metrics.jsonl  tensorboard/  wandb/
+    trajectories/*.jsonl.gz  checkpoints/  report.html
 
 Invariant: whatever moment the process dies at, each file is whole but for a torn last line of metrics.jsonl, which
 reading skips and resuming cuts off (tests/test_run_folder.py).
@@ -27,10 +28,13 @@ from .environment import environment_report
 from .recipe import Recipe, dump_recipe, load_recipe
 from .sandbox.errors import LudusError
 from .tensorboard_log import TensorBoardLog
+from .trackers import Trackers
 from .whole_file import write_whole
 from .yaml_core import dump
 
 SETTINGS = ("recipe.yaml", "evaluation.yaml")
+CHAIN, STAGES = "chain.yaml", "stages"
+"""What the folder of a chain holds in the place of recipe.yaml, and where its stages lie, a run folder each."""
 PHASES = ("sft", "star", "preference", "policy", "eval", "doctor", "rollback")
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -49,7 +53,8 @@ class RunFolder:
             raise RunFolderError(f"{path} {_why_no_run(self.path)}")
         self.settings = found[0]
         self._metrics_file: IO[bytes] | None = None
-        self._tensorboard: TensorBoardLog | None = None
+        self.trackers = Trackers()
+        self.trackers.add("TensorBoard", TensorBoardLog(self.path / "tensorboard"))
         self._lock: IO[str] | None = None
         self._started = time.monotonic()
         self._seconds_before = 0.0
@@ -94,6 +99,15 @@ class RunFolder:
         return load_recipe(self.path / "recipe.yaml")
 
     @property
+    def name_and_group(self) -> tuple[str, str | None]:
+        """What others call this run: the folder's name; of a stage, with its chain before it, which is its group."""
+        place = self.path.resolve()
+        if place.parent.name != STAGES or not (place.parent.parent / CHAIN).is_file():
+            return place.name, None
+        chain = place.parent.parent.name
+        return f"{chain}/{place.name}", chain
+
+    @property
     def environment(self) -> dict[str, Any]:
         """What `environment_report` said when the run began; empty where that is missing."""
         file = self.path / "environment.json"
@@ -118,9 +132,7 @@ class RunFolder:
         file = self._open_metrics()
         file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
         file.flush()
-        if self._tensorboard is None:
-            self._tensorboard = TensorBoardLog(self.path / "tensorboard")
-        self._tensorboard.write(row, time.time())
+        self.trackers.write(row, time.time())
 
     @property
     def seconds(self) -> float:
@@ -146,7 +158,8 @@ class RunFolder:
         rows = self.metrics()
         self._seconds_before = rows[-1]["seconds"] if rows else 0.0
         self._started = time.monotonic()
-        self._rebuild_tensorboard(rows)
+        begun = time.time() - self._seconds_before
+        self.trackers.rewrite([(row, begun + row["seconds"]) for row in rows])
 
     def metrics(self) -> list[dict[str, Any]]:
         """All rows of metrics.jsonl; a last line that was torn by a kill is left out."""
@@ -182,10 +195,11 @@ class RunFolder:
 
     def close(self) -> None:
         """Close the files and release the lock."""
-        for file in (self._metrics_file, self._tensorboard, self._lock):
+        self.trackers.close()
+        for file in (self._metrics_file, self._lock):
             if file is not None:
                 file.close()
-        self._metrics_file = self._tensorboard = self._lock = None
+        self._metrics_file = self._lock = None
 
     def __enter__(self) -> RunFolder:
         return self
@@ -219,16 +233,6 @@ class RunFolder:
             self._metrics_file.truncate(whole)
             self._metrics_file.seek(whole)
         return self._metrics_file
-
-    def _rebuild_tensorboard(self, rows: list[dict[str, Any]]) -> None:
-        if self._tensorboard is not None:
-            self._tensorboard.close()
-        for old in (self.path / "tensorboard").glob("events.*"):
-            old.unlink()
-        self._tensorboard = TensorBoardLog(self.path / "tensorboard")
-        begun = time.time() - self._seconds_before
-        for row in rows:
-            self._tensorboard.write(row, begun + row["seconds"])
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -56,6 +57,7 @@ from .trainers.star import StarRounds
 from .trainers.task_stream import TaskStream
 from .trainers.token_gradients import TokenGradients
 from .verifiers.repetition import Loop
+from .wandb_log import WandbLog, wandb_package
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -72,7 +74,9 @@ def train_recipe(recipe: Recipe, run: RunFolder, *, resume: bool = False, displa
     """
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
-    with _Session(recipe, run, display) as session:
+    if recipe.trackers.wandb is not None:
+        wandb_package()  # that it is missing is said before a model loads
+    with _Session(recipe, run, display) as session, session.tracked():
         return session.run_all(resume)
 
 
@@ -156,6 +160,19 @@ class _Session:
 
     def __exit__(self, *_: object) -> None:
         self.rollout.close()
+
+    def tracked(self) -> AbstractContextManager[None]:
+        """The trackers that the recipe wants, Weights & Biases for as long as the run goes."""
+        self.run.trackers.tell = self.display.note
+        if not self.recipe.trackers.tensorboard:
+            self.run.trackers.remove("TensorBoard")
+        config = self.recipe.trackers.wandb
+        if config is None:
+            return nullcontext()
+        name, group = self.run.name_and_group
+        log = WandbLog(self.run.path, config, self.recipe.model_dump(mode="json"), name, group)
+        self.display.note(f"W&B: {log.place}")
+        return self.run.trackers.also("W&B", log)
 
     def run_all(self, resume: bool) -> list[EvalResult]:
         """The phases in order, from where the newest checkpoint stands."""
