@@ -62,7 +62,7 @@ class RunFolder:
     @classmethod
     def create(cls, recipe: Recipe, out: str | Path | None = None) -> RunFolder:
         """A new folder at `out`, or else one named after the recipe and the time in `recipe.runs_dir`."""
-        place = Path(out) if out is not None else _free_name(Path(recipe.runs_dir), recipe.name)
+        place = Path(out) if out is not None else free_name(Path(recipe.runs_dir), recipe.name)
         return cls._made(place, "recipe.yaml", dump_recipe(recipe))
 
     @classmethod
@@ -80,15 +80,7 @@ class RunFolder:
 
     @classmethod
     def _made(cls, place: Path, settings: str, text: str) -> RunFolder:
-        if place.exists() and (not place.is_dir() or any(place.iterdir())):
-            cure = f"continue that run with --resume {place} or " if (place / "recipe.yaml").is_file() else ""
-            raise RunFolderError(f"{place} already holds something; {cure}name another folder with --out.")
-        try:
-            place.mkdir(parents=True, exist_ok=True)
-            # First of all, so that a process killed from here on leaves a run that can be resumed.
-            write_whole(place / settings, text)
-        except OSError as error:
-            raise RunFolderError(f"{place} cannot be made: {error.strerror}; name another with --out.") from None
+        make_place(place, settings, text)
         run = cls(place)._locked()
         write_whole(place / "environment.json", json.dumps(environment_report(), indent=2) + "\n")
         return run
@@ -208,20 +200,7 @@ class RunFolder:
         self.close()
 
     def _locked(self) -> RunFolder:
-        try:
-            for part in ("trajectories", "checkpoints", "tensorboard"):
-                (self.path / part).mkdir(exist_ok=True)
-            self._lock = (self.path / ".lock").open("w")
-        except (FileExistsError, IsADirectoryError, PermissionError) as error:
-            cure = "move away what is there or allow writing"
-            raise RunFolderError(f"{error.filename} cannot be made: {error.strerror}; {cure}.") from None
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._lock.close()
-            raise RunFolderError(f"{self.path} belongs to a run that is still going; stop that one first.") from None
-        except OSError:
-            pass  # a file system without locks, as some clusters have: two writers are then not noticed
+        self._lock = lock_folder(self.path, ("trajectories", "checkpoints", "tensorboard"))
         return self
 
     def _open_metrics(self) -> IO[bytes]:
@@ -233,6 +212,39 @@ class RunFolder:
             self._metrics_file.truncate(whole)
             self._metrics_file.seek(whole)
         return self._metrics_file
+
+
+def make_place(place: Path, settings: str, text: str) -> None:
+    """A new folder with one file, its settings. Raises RunFolderError where there is something already."""
+    if place.exists() and (not place.is_dir() or any(place.iterdir())):
+        there = any((place / name).is_file() for name in ("recipe.yaml", CHAIN))
+        cure = f"continue that run with --resume {place} or " if there else ""
+        raise RunFolderError(f"{place} already holds something; {cure}name another folder with --out.")
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        # First of all, so that a process killed from here on leaves a run that can be resumed.
+        write_whole(place / settings, text)
+    except OSError as error:
+        raise RunFolderError(f"{place} cannot be made: {error.strerror}; name another with --out.") from None
+
+
+def lock_folder(place: Path, parts: Iterable[str]) -> IO[str]:
+    """The lock of a folder, for one writer, and subfolders made in it. RunFolderError where another has it."""
+    try:
+        for part in parts:
+            (place / part).mkdir(exist_ok=True)
+        lock = (place / ".lock").open("w")
+    except (FileExistsError, IsADirectoryError, PermissionError) as error:
+        cure = "move away what is there or allow writing"
+        raise RunFolderError(f"{error.filename} cannot be made: {error.strerror}; {cure}.") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise RunFolderError(f"{place} belongs to a run that is still going; stop that one first.") from None
+    except OSError:
+        pass  # a file system without locks, as some clusters have: two writers are then not noticed
+    return lock
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
@@ -314,12 +326,17 @@ def _why_no_run(path: Path) -> str:
         )
         there = f"; runs beside it: {', '.join(beside[-5:])}." if beside else "; give the folder of a run."
         return f"does not exist{there}"
+    if (path / CHAIN).is_file():
+        stages = sorted(str(other.parent) for other in path.glob(f"{STAGES}/*/recipe.yaml"))
+        there = f"give that of one of its stages: {', '.join(stages)}." if stages else "none of its stages has begun."
+        return f"is the folder of a chain of runs, whose report.html lists them; {there}"
     if path.is_dir():
         return "is not the folder of a run: it has no recipe.yaml; give one that `ludus train` made."
     return "is a file; give the folder of a run."
 
 
-def _free_name(runs: Path, name: str) -> Path:
+def free_name(runs: Path, name: str) -> Path:
+    """A folder that is not there yet, named after the time."""
     stem = f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
     tries = [stem, *(f"{stem}-{i}" for i in range(2, 1000))]
     return next(place for place in (runs / text for text in tries) if not place.exists())

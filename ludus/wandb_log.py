@@ -62,7 +62,7 @@ class WandbLog:
     @property
     def place(self) -> str:
         """Where to look at it: an address, or offline the folder that `wandb sync` takes."""
-        return self.run.url or str(Path(self.run.dir).parent)
+        return str(Path(self.run.dir).parent) if self.run.offline else str(self.run.url)
 
     def write(self, row: Row, wall_time: float) -> None:
         """Add the numbers of one metrics row, under the names that TensorBoard has."""

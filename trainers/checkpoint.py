@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..sandbox.errors import LudusError
+from .config import PHASES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 STATE_FILE = "trainer_state.pt"
-PHASES = ("sft", "star", "preference", "policy")
 
 
 class CheckpointError(LudusError):
