@@ -153,6 +153,20 @@ def test_a_resumed_run_keeps_its_id_and_its_newest_folder_holds_everything(wandb
     assert without_own(history(second)) == expected(rows) and len(rows) == 4
 
 
+def test_rows_that_wandb_has_already_are_left_out_after_a_resume(wandb: Any, tmp_path: Path) -> None:
+    run = RunFolder.create(small(), tmp_path / "run")
+    for step in range(1, 4):
+        run.log("policy", step, reward=step / 10)
+    offset = run.metrics_offset()
+    tracker = log(run)
+    tracker._next = 2  # as an online run says that goes on with two rows
+    with run, run.trackers.also("W&B", tracker):
+        run.truncate_metrics(offset)
+        run.log("policy", 4, reward=0.4)
+    (file,) = files(run.path)
+    assert [(row["_step"], row["policy/step"]) for row in history(file)] == [(2, 3), (3, 4)]
+
+
 def test_what_follows_a_roll_back_follows_in_wandb(wandb: Any, tmp_path: Path) -> None:
     run = RunFolder.create(small(), tmp_path / "run")
     with run, run.trackers.also("W&B", log(run)):
