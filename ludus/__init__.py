@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from .agents.evaluate import EvalResult
     from .agents.statistics import wilson_interval
     from .agents.trajectory import Episode, Step, Trajectory
+    from .chain import Chain, load_training
+    from .chain_folder import ChainFolder
     from .doctor import diagnose
     from .envs.registration import list_envs, make_env
     from .envs.source import HubSource, JsonlSource, ListSource, ParquetSource, ProceduralSource, TaskSource
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from .sandbox.choose import open_sandbox
     from .sandbox.errors import LudusError
     from .train import train_recipe
+    from .train_chain import train_chain
     from .verifiers.check import check_verifier
     from .verifiers.verdict import InfrastructureError, Outcome, Verdict
 
@@ -40,6 +43,8 @@ _HOMES = {
     "agents.evaluate": ("EvalResult",),
     "agents.statistics": ("wilson_interval",),
     "agents.trajectory": ("Episode", "Step", "Trajectory"),
+    "chain": ("Chain", "load_training"),
+    "chain_folder": ("ChainFolder",),
     "doctor": ("diagnose",),
     "envs.registration": ("list_envs", "make_env"),
     "envs.source": ("HubSource", "JsonlSource", "ListSource", "ParquetSource", "ProceduralSource", "TaskSource"),
@@ -56,6 +61,7 @@ _HOMES = {
     "sandbox.choose": ("open_sandbox",),
     "sandbox.errors": ("LudusError",),
     "train": ("train_recipe",),
+    "train_chain": ("train_chain",),
     "verifiers.check": ("check_verifier",),
     "verifiers.verdict": ("InfrastructureError", "Outcome", "Verdict"),
 }
@@ -63,6 +69,8 @@ _HOMES = {
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)
 
 __all__ = [
+    "Chain",
+    "ChainFolder",
     "Display",
     "Episode",
     "EvalResult",
@@ -94,9 +102,11 @@ __all__ = [
     "evaluate_model",
     "list_envs",
     "load_recipe",
+    "load_training",
     "make_env",
     "open_sandbox",
     "tool",
+    "train_chain",
     "train_recipe",
     "wilson_interval",
     "write_curve_svg",

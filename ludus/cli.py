@@ -94,23 +94,30 @@ def train(
     if resume is None and recipe is None:
         raise CommandError("name a recipe, such as recipes/wordmath.yaml, or go on with a run by --resume RUN.")
 
+    from .chain import Chain, load_training
+    from .chain_folder import ChainFolder
     from .progress import Display
-    from .recipe import load_recipe
-    from .run_folder import RunFolder
+    from .run_folder import CHAIN, RunFolder
 
     # What can be wrong with the arguments is found before torch is imported.
+    run: RunFolder | ChainFolder
     if resume is not None:
-        run = RunFolder.resume(resume)
+        run = (ChainFolder if (resume / CHAIN).is_file() else RunFolder).resume(resume)
     else:
-        run = RunFolder.create(load_recipe(recipe or "", overrides or []), out)
+        wanted = load_training(recipe or "", overrides or [])
+        run = ChainFolder.create(wanted, out) if isinstance(wanted, Chain) else RunFolder.create(wanted, out)
     with run:
         try:
             from .train import train_recipe
+            from .train_chain import train_chain
 
             _quiet_transformers()
             with Display() as display:
                 display.note(f"Run folder: {run.path}")
-                train_recipe(run.recipe, run, resume=resume is not None, display=display)
+                if isinstance(run, ChainFolder):
+                    train_chain(run, display=display)
+                else:
+                    train_recipe(run.recipe, run, resume=resume is not None, display=display)
             print(run.path)
         except KeyboardInterrupt:
             _say(f"interrupted; go on with: ludus train --resume {run.path}")

@@ -19,6 +19,7 @@ from .agents.config import Device, EngineConfig, EnvConfig, ModelConfig, Samplin
 from .agents.engine import LOWEST_TEMPERATURE, too_cold
 from .complaints import Location, complaints, dotted, section_at, shown, unknown_key
 from .sandbox.errors import LudusError
+from .trackers import TrackersConfig
 from .trainers.config import (
     CheckpointConfig,
     EvalConfig,
@@ -63,6 +64,7 @@ class Recipe(Section):
     eval: EvalConfig = EvalConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     trajectories: TrajectoriesConfig = TrajectoriesConfig()
+    trackers: TrackersConfig = TrackersConfig()
     runs_dir: str = "runs"
 
     def optimizers(self) -> dict[str, OptimizerConfig]:
@@ -83,6 +85,14 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
     Raises RecipeError, one sentence for each fault, naming the file or the override.
     """
+    data, origins = read_settings(path, overrides)
+    if "chain" in data:
+        raise RecipeError(f"{path} is a chain of runs and not one recipe; load it with ludus.load_training.")
+    return make_recipe(data, str(path), origins)
+
+
+def read_settings(path: str | Path, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], list[tuple[Location, str]]]:
+    """What a YAML file says, with the overrides written into it, and which override set which location."""
     try:
         data = parse(_read(Path(path)))
     except YamlError as error:
@@ -94,7 +104,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     origins: list[tuple[Location, str]] = []
     for text in overrides:
         origins.append((_override(data, text), f"override {text}"))
-    return make_recipe(data, str(path), origins)
+    return data, origins
 
 
 def make_recipe(data: dict[str, Any], source: str, origins: Sequence[tuple[Location, str]] = ()) -> Recipe:
@@ -160,8 +170,9 @@ def _override(data: dict[str, Any], text: str) -> Location:
             here = here[int(index)]
             continue
         if here.get(index) is None:
-            if isinstance(index, str) and not _may_hold_keys(tuple(location)):
-                raise RecipeError(f"override {text}: {unknown_key(tuple(location), Recipe)}")
+            inside = tuple(location[2:] if location[0] == "chain" and "chain" in data else location)
+            if isinstance(index, str) and not _may_hold_keys(inside):
+                raise RecipeError(f"override {text}: {unknown_key(inside, Recipe)}")
             here[index] = {}
         here = here[index]
     index = _index(here, parts[-1], text, location)
@@ -176,6 +187,11 @@ def _index(here: Any, part: str, text: str, location: Sequence[int | str]) -> in
         return part
     if not isinstance(here, list):
         raise RecipeError(f"override {text}: {where} is {shown(here)} and has no keys below it.")
+    named = [
+        i for i, item in enumerate(here) if where == "chain" and isinstance(item, dict) and item.get("name") == part
+    ]
+    if named:
+        return named[0]
     if not part.isdecimal() or int(part) >= len(here):
         allowed = "it is empty" if not here else f"its last entry is {where}.{len(here) - 1}"
         raise RecipeError(f"override {text}: {where} is a list without an entry {part}; {allowed}.")
@@ -271,6 +287,11 @@ def _misfits(recipe: Recipe) -> list[str]:
         found.append(
             f"model.on_rewrite = segment plays episodes in pieces, from which {playing[0]} cannot learn; set it to"
             " refuse"
+        )
+    if recipe.star and recipe.star.learner is not None and recipe.model.lora:
+        found.append(
+            "star.learner puts another model in the place of the policy, and model.lora trains adapters of this one;"
+            " leave one of them out"
         )
     if recipe.star and recipe.star.group_size > 1 and sampling.temperature == 0.0:
         found.append(

@@ -1,6 +1,7 @@
 """RunFolder: everything that a run leaves behind, in one place.
 
-    recipe.yaml  environment.json  metrics.jsonl  tensorboard/  trajectories/*.jsonl.gz  checkpoints/  report.html
+    recipe.yaml  environment.json  metrics.jsonl  tensorboard/  wandb/
+    trajectories/*.jsonl.gz  checkpoints/  report.html
 
 Invariant: whatever moment the process dies at, each file is whole but for a torn last line of metrics.jsonl, which
 reading skips and resuming cuts off (tests/test_run_folder.py).
@@ -27,10 +28,13 @@ from .environment import environment_report
 from .recipe import Recipe, dump_recipe, load_recipe
 from .sandbox.errors import LudusError
 from .tensorboard_log import TensorBoardLog
+from .trackers import Trackers
 from .whole_file import write_whole
 from .yaml_core import dump
 
 SETTINGS = ("recipe.yaml", "evaluation.yaml")
+CHAIN, STAGES = "chain.yaml", "stages"
+"""What the folder of a chain holds in the place of recipe.yaml, and where its stages lie, a run folder each."""
 PHASES = ("sft", "star", "preference", "policy", "eval", "doctor", "rollback")
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -49,7 +53,8 @@ class RunFolder:
             raise RunFolderError(f"{path} {_why_no_run(self.path)}")
         self.settings = found[0]
         self._metrics_file: IO[bytes] | None = None
-        self._tensorboard: TensorBoardLog | None = None
+        self.trackers = Trackers()
+        self.trackers.add("TensorBoard", TensorBoardLog(self.path / "tensorboard"))
         self._lock: IO[str] | None = None
         self._started = time.monotonic()
         self._seconds_before = 0.0
@@ -57,7 +62,7 @@ class RunFolder:
     @classmethod
     def create(cls, recipe: Recipe, out: str | Path | None = None) -> RunFolder:
         """A new folder at `out`, or else one named after the recipe and the time in `recipe.runs_dir`."""
-        place = Path(out) if out is not None else _free_name(Path(recipe.runs_dir), recipe.name)
+        place = Path(out) if out is not None else free_name(Path(recipe.runs_dir), recipe.name)
         return cls._made(place, "recipe.yaml", dump_recipe(recipe))
 
     @classmethod
@@ -75,15 +80,7 @@ class RunFolder:
 
     @classmethod
     def _made(cls, place: Path, settings: str, text: str) -> RunFolder:
-        if place.exists() and (not place.is_dir() or any(place.iterdir())):
-            cure = f"continue that run with --resume {place} or " if (place / "recipe.yaml").is_file() else ""
-            raise RunFolderError(f"{place} already holds something; {cure}name another folder with --out.")
-        try:
-            place.mkdir(parents=True, exist_ok=True)
-            # First of all, so that a process killed from here on leaves a run that can be resumed.
-            write_whole(place / settings, text)
-        except OSError as error:
-            raise RunFolderError(f"{place} cannot be made: {error.strerror}; name another with --out.") from None
+        make_place(place, settings, text)
         run = cls(place)._locked()
         write_whole(place / "environment.json", json.dumps(environment_report(), indent=2) + "\n")
         return run
@@ -92,6 +89,15 @@ class RunFolder:
     def recipe(self) -> Recipe:
         """The resolved recipe of the run."""
         return load_recipe(self.path / "recipe.yaml")
+
+    @property
+    def name_and_group(self) -> tuple[str, str | None]:
+        """What others call this run: the folder's name; of a stage, with its chain before it, which is its group."""
+        place = self.path.resolve()
+        if place.parent.name != STAGES or not (place.parent.parent / CHAIN).is_file():
+            return place.name, None
+        chain = place.parent.parent.name
+        return f"{chain}/{place.name}", chain
 
     @property
     def environment(self) -> dict[str, Any]:
@@ -118,9 +124,7 @@ class RunFolder:
         file = self._open_metrics()
         file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
         file.flush()
-        if self._tensorboard is None:
-            self._tensorboard = TensorBoardLog(self.path / "tensorboard")
-        self._tensorboard.write(row, time.time())
+        self.trackers.write(row, time.time())
 
     @property
     def seconds(self) -> float:
@@ -146,7 +150,8 @@ class RunFolder:
         rows = self.metrics()
         self._seconds_before = rows[-1]["seconds"] if rows else 0.0
         self._started = time.monotonic()
-        self._rebuild_tensorboard(rows)
+        begun = time.time() - self._seconds_before
+        self.trackers.rewrite([(row, begun + row["seconds"]) for row in rows])
 
     def metrics(self) -> list[dict[str, Any]]:
         """All rows of metrics.jsonl; a last line that was torn by a kill is left out."""
@@ -182,10 +187,11 @@ class RunFolder:
 
     def close(self) -> None:
         """Close the files and release the lock."""
-        for file in (self._metrics_file, self._tensorboard, self._lock):
+        self.trackers.close()
+        for file in (self._metrics_file, self._lock):
             if file is not None:
                 file.close()
-        self._metrics_file = self._tensorboard = self._lock = None
+        self._metrics_file = self._lock = None
 
     def __enter__(self) -> RunFolder:
         return self
@@ -194,20 +200,7 @@ class RunFolder:
         self.close()
 
     def _locked(self) -> RunFolder:
-        try:
-            for part in ("trajectories", "checkpoints", "tensorboard"):
-                (self.path / part).mkdir(exist_ok=True)
-            self._lock = (self.path / ".lock").open("w")
-        except (FileExistsError, IsADirectoryError, PermissionError) as error:
-            cure = "move away what is there or allow writing"
-            raise RunFolderError(f"{error.filename} cannot be made: {error.strerror}; {cure}.") from None
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._lock.close()
-            raise RunFolderError(f"{self.path} belongs to a run that is still going; stop that one first.") from None
-        except OSError:
-            pass  # a file system without locks, as some clusters have: two writers are then not noticed
+        self._lock = lock_folder(self.path, ("trajectories", "checkpoints", "tensorboard"))
         return self
 
     def _open_metrics(self) -> IO[bytes]:
@@ -220,15 +213,38 @@ class RunFolder:
             self._metrics_file.seek(whole)
         return self._metrics_file
 
-    def _rebuild_tensorboard(self, rows: list[dict[str, Any]]) -> None:
-        if self._tensorboard is not None:
-            self._tensorboard.close()
-        for old in (self.path / "tensorboard").glob("events.*"):
-            old.unlink()
-        self._tensorboard = TensorBoardLog(self.path / "tensorboard")
-        begun = time.time() - self._seconds_before
-        for row in rows:
-            self._tensorboard.write(row, begun + row["seconds"])
+
+def make_place(place: Path, settings: str, text: str) -> None:
+    """A new folder with one file, its settings. Raises RunFolderError where there is something already."""
+    if place.exists() and (not place.is_dir() or any(place.iterdir())):
+        there = any((place / name).is_file() for name in ("recipe.yaml", CHAIN))
+        cure = f"continue that run with --resume {place} or " if there else ""
+        raise RunFolderError(f"{place} already holds something; {cure}name another folder with --out.")
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        # First of all, so that a process killed from here on leaves a run that can be resumed.
+        write_whole(place / settings, text)
+    except OSError as error:
+        raise RunFolderError(f"{place} cannot be made: {error.strerror}; name another with --out.") from None
+
+
+def lock_folder(place: Path, parts: Iterable[str]) -> IO[str]:
+    """The lock of a folder, for one writer, and subfolders made in it. RunFolderError where another has it."""
+    try:
+        for part in parts:
+            (place / part).mkdir(exist_ok=True)
+        lock = (place / ".lock").open("w")
+    except (FileExistsError, IsADirectoryError, PermissionError) as error:
+        cure = "move away what is there or allow writing"
+        raise RunFolderError(f"{error.filename} cannot be made: {error.strerror}; {cure}.") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise RunFolderError(f"{place} belongs to a run that is still going; stop that one first.") from None
+    except OSError:
+        pass  # a file system without locks, as some clusters have: two writers are then not noticed
+    return lock
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
@@ -310,12 +326,17 @@ def _why_no_run(path: Path) -> str:
         )
         there = f"; runs beside it: {', '.join(beside[-5:])}." if beside else "; give the folder of a run."
         return f"does not exist{there}"
+    if (path / CHAIN).is_file():
+        stages = sorted(str(other.parent) for other in path.glob(f"{STAGES}/*/recipe.yaml"))
+        there = f"give that of one of its stages: {', '.join(stages)}." if stages else "none of its stages has begun."
+        return f"is the folder of a chain of runs, whose report.html lists them; {there}"
     if path.is_dir():
         return "is not the folder of a run: it has no recipe.yaml; give one that `ludus train` made."
     return "is a file; give the folder of a run."
 
 
-def _free_name(runs: Path, name: str) -> Path:
+def free_name(runs: Path, name: str) -> Path:
+    """A folder that is not there yet, named after the time."""
     stem = f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
     tries = [stem, *(f"{stem}-{i}" for i in range(2, 1000))]
     return next(place for place in (runs / text for text in tries) if not place.exists())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -32,7 +33,7 @@ from .envs.source import TaskSource
 from .memory_plan import memory_limit, plan_memory
 from .recipe import Recipe
 from .report import write_report
-from .run_folder import RunFolder
+from .run_folder import CHAIN, STAGES, RunFolder
 from .trainers.algorithms import Algorithm, AlgorithmError, get_algorithm
 from .trainers.checkpoint import (
     PHASES,
@@ -60,6 +61,7 @@ from .trainers.task_stream import TaskStream
 from .trainers.token_gradients import TokenGradients
 from .trainers.unfinished import Unfinished
 from .verifiers.repetition import Loop
+from .wandb_log import WandbLog, wandb_package
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -79,7 +81,9 @@ def train_recipe(recipe: Recipe, run: RunFolder, *, resume: bool = False, displa
     """
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
-    with _Session(recipe, run, display) as session:
+    if recipe.trackers.wandb is not None:
+        wandb_package()  # that it is missing is said before a model loads
+    with _Session(recipe, run, display) as session, session.tracked():
         return session.run_all(resume)
 
 
@@ -92,8 +96,9 @@ class _Session:
             self.algorithm = chosen_algorithm(recipe.policy)
         # The environments first: they fail sooner than a model loads.
         names = _arena_names(recipe.envs)
-        train_makers = {n: _maker(c, c.options.get("split", "train")) for n, c in zip(names, recipe.envs, strict=True)}
-        test_makers = {n: _maker(c, recipe.eval.split) for n, c in zip(names, recipe.envs, strict=True)}
+        envs = list(zip(names, recipe.envs, strict=True))
+        train_makers = {name: env_maker(c, c.options.get("split", "train")) for name, c in envs}
+        test_makers = {name: env_maker(c, recipe.eval.split) for name, c in envs}
         for maker in [*train_makers.values(), *test_makers.values()]:
             maker()
         self._plan_memory()
@@ -104,14 +109,14 @@ class _Session:
         self.teacher = self._teacher()
         self.arenas = {n: Arena.build(n, maker, self.tokenizer, rewrite) for n, maker in train_makers.items()}
         self.held_out = {n: Arena.build(f"held-out/{n}", m, self.tokenizer, rewrite) for n, m in test_makers.items()}
-        for name, config in zip(names, recipe.envs, strict=True):
+        for name, config in envs:
             train, test = self.arenas[name], self.held_out[name]
             splits = takes_option(config.name, "split")
             differ = splits and config.options.get("split", "train") != recipe.eval.split
             if not splits or (differ and same_tasks(train.env.source, test.env.source)):
                 self._hold_out(train, test)
         self.held_out = {arena.name: arena for arena in self.held_out.values()}
-        self.weights = [(self.arenas[n], c.weight) for n, c in zip(names, recipe.envs, strict=True)]
+        self.weights = [(self.arenas[name], c.weight) for name, c in envs]
         self.engine = TorchEngine(
             self.model, self.tokenizer, slots=recipe.engine.slots, max_length=recipe.engine.max_length
         )
@@ -119,6 +124,7 @@ class _Session:
         self.rollout = Rollout(self.engine, {**self.arenas, **self.held_out}, concurrency=concurrency)
         self.sampling = _sampling(recipe.sampling, recipe.engine.deadline_s)
         self.examples = self._examples()
+        self.learner = self._learner()
 
     def _plan_memory(self) -> None:
         """Say what the run will take, and what to change where that is more than there is."""
@@ -152,13 +158,30 @@ class _Session:
             chosen.parent.mkdir(exist_ok=True)
             chosen.write_text(newest_model(policy.teacher), encoding="utf-8")
         path = chosen.read_text(encoding="utf-8")
+        return self._with_our_tokens(path, f"teacher {policy.teacher}").eval().requires_grad_(False)
+
+    def _learner(self) -> PreTrainedModel | None:
+        """The model that STaR fine-tunes in the place of the policy; None without one, or where it is kept already."""
+        star = self.recipe.star
+        if star is None or star.learner is None or (self.run.checkpoints / "reference_star").exists():
+            return None
+        learner = self._with_our_tokens(newest_model(star.learner), f"learner {star.learner}")
+        own, other = ({n: t.shape for n, t in m.state_dict().items()} for m in (self.model, learner))
+        if own != other:
+            raise AlgorithmError(
+                f"The learner {star.learner} has another shape than the policy, whose place it takes; choose "
+                "one of the same."
+            )
+        return learner
+
+    def _with_our_tokens(self, path: str, what: str) -> PreTrainedModel:
+        """Another model, whose tokens must be those of the policy."""
         model, tokenizer = prepare_model(ModelConfig(path=path), 0, self.recipe.device)
         if tokenizer.get_vocab() != self.tokenizer.get_vocab():
             raise AlgorithmError(
-                f"The teacher {policy.teacher} has another vocabulary than the policy; choose one in which every token "
-                "means the same."
+                f"The {what} has another vocabulary than the policy; choose one in which every token means the same."
             )
-        return model.eval().requires_grad_(False)
+        return model
 
     def _hold_out(self, train: Arena, test: Arena) -> None:
         """Of an environment without splits, keep tasks for evaluation: at most a fifth, or those far beyond."""
@@ -176,6 +199,19 @@ class _Session:
 
     def __exit__(self, *_: object) -> None:
         self.rollout.close()
+
+    def tracked(self) -> AbstractContextManager[None]:
+        """The trackers that the recipe wants, Weights & Biases for as long as the run goes."""
+        self.run.trackers.tell = self.display.note
+        if not self.recipe.trackers.tensorboard:
+            self.run.trackers.remove("TensorBoard")
+        config = self.recipe.trackers.wandb
+        if config is None:
+            return nullcontext()
+        name, group = self.run.name_and_group
+        log = WandbLog(self.run.path, config, self.recipe.model_dump(mode="json"), name, group)
+        self.display.note(f"W&B: {log.place}")
+        return self.run.trackers.also("W&B", log)
 
     def run_all(self, resume: bool) -> list[EvalResult]:
         """The phases in order, from where the newest checkpoint stands."""
@@ -255,7 +291,10 @@ class _Session:
         if start.optimizer is not None:
             self._load(optimizer, start.optimizer)
             stream.restore(start.extra["stream"])
-        first = dict(self._reference(start.step, "reference_star").state_dict()) if config.restart else None
+        first = None
+        if config.restart:
+            first = dict(self._reference(start.step, "reference_star", self.learner).state_dict())
+            self.learner = None
         self.engine.load_weights(self.model, start.step)
         rounds = StarRounds(
             model=self.model,
@@ -453,10 +492,11 @@ class _Session:
                 "undo the change of the recipe or start a new run."
             ) from error
 
-    def _reference(self, step: int, name: str) -> PreTrainedModel:
+    def _reference(self, step: int, name: str, origin: PreTrainedModel | None = None) -> PreTrainedModel:
         """A frozen copy of the policy as it was before the first step of a phase, kept in the run folder.
 
-        Where the policy trains adapters, these are copied and the frozen weights below them shared.
+        Where the policy trains adapters, these are copied and the frozen weights below them shared. origin: the model
+        that is kept instead, from the first step on.
         """
         folder = self.run.checkpoints / name
         if not folder.exists():
@@ -466,7 +506,7 @@ class _Session:
                     f"{folder} is missing, the policy as it was before step 1, from which "
                     f"{what.get(name, 'the preference loss measures')}; put it back or start a new run."
                 )
-            write_folder(folder, partial(save_weights, self.model))
+            write_folder(folder, partial(save_weights, self.model if origin is None else origin))
         reference = copy_trained(self.model).eval().requires_grad_(False)
         load_weights(reference, folder)
         return reference
@@ -712,7 +752,7 @@ def same_tasks(train: TaskSource, test: TaskSource) -> bool:
     return all(train.task(index).hash == test.task(index).hash for index in {0, size // 2, size - 1} if index >= 0)
 
 
-def _maker(config: EnvConfig, split: Any) -> Any:
+def env_maker(config: EnvConfig, split: Any) -> Any:
     """A factory of one environment on one split, where it has splits."""
     options = dict(config.options)
     if takes_option(config.name, "split"):
@@ -721,7 +761,12 @@ def _maker(config: EnvConfig, split: Any) -> Any:
 
 
 def newest_model(path: str | Path) -> str:
-    """The model directory meant by `path`: the newest checkpoint where it is a run folder, else `path` itself."""
+    """The model directory meant by `path`: the newest checkpoint of a run or of a chain's last stage, else `path`."""
     folder = Path(path)
-    found = list_checkpoints(folder / "checkpoints") if (folder / "checkpoints").is_dir() else []
-    return str(found[-1].path) if found else str(path)
+    chained = (folder / CHAIN).is_file()
+    stages = sorted((folder / STAGES).glob("*/checkpoints"), reverse=True) if chained else []
+    for place in [folder / "checkpoints", *stages]:
+        found = list_checkpoints(place) if place.is_dir() else []
+        if found:
+            return str(found[-1].path)
+    return str(path)

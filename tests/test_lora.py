@@ -288,6 +288,12 @@ def test_muon_is_refused_beside_adapters(key: str) -> None:
     assert sum(len(group["params"]) for group in optimizer.param_groups) == 2 * 7 * SHAPE.layers
 
 
+def test_another_learner_is_refused_beside_adapters() -> None:
+    star = {"rounds": 1, "steps": 1, "learner": "other"}
+    with pytest.raises(RecipeError, match=r"star\.learner puts another model.*leave one of them out"):
+        make_recipe({**BASE, "model": {"tiny": {}, "lora": {}}, "star": star}, "small.yaml")
+
+
 def test_without_peft_the_install_command_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(LoraError, match=r"pip install 'ludus\[lora\]'"):

@@ -435,10 +435,11 @@ def test_a_finite_source_is_read_whole_before_anything_repeats() -> None:
 
 
 def test_shipped_recipes_name_presets_that_exist() -> None:
-    from ludus.recipe import load_recipe
+    from ludus.chain import Chain, load_training
 
     for path in (Path(__file__).parents[1] / "recipes").glob("*.yaml"):
-        policy = load_recipe(path).policy
+        found = load_training(path)
+        policy = (found.stages[-1].recipe if isinstance(found, Chain) else found).policy
         assert policy is not None
         assert get_algorithm(policy.algorithm, **policy.options).name == policy.algorithm
 

@@ -18,12 +18,12 @@ import torch
 
 from ..agents.lora import adapter_weights, has_lora, save_adapters
 from ..sandbox.errors import LudusError
+from .config import PHASES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 STATE_FILE = "trainer_state.pt"
-PHASES = ("sft", "star", "preference", "policy")
 
 
 class CheckpointError(LudusError):

@@ -8,6 +8,9 @@ from pydantic import Field, model_validator
 
 from ..agents.config import Section
 
+PHASES = ("sft", "star", "preference", "policy")
+"""The phases of training, in their order; the sections of a recipe that set them are called the same."""
+
 
 class OptimizerConfig(Section):
     """AdamW with linear warm-up, then a constant or linearly falling rate, and clipping of the gradient norm."""
@@ -194,6 +197,11 @@ class StarConfig(Section):
     restart: bool = Field(
         True, description="each round fine-tunes the weights before the first one, as in the paper; false: those it has"
     )
+    learner: str | None = Field(
+        None,
+        description="model whose weights each round fine-tunes, in the place of those before the first one; the policy"
+        " still plays the first round. A directory, a run or a hub name, in a chain a stage or `start`",
+    )
     steps: int = Field(gt=0, description="optimiser steps of each round")
     batch_size: int = Field(32, gt=0, description="answers in one optimiser step")
     micro_batch_tokens: int = Field(8192, gt=0, description="padded tokens in one forward pass")
@@ -203,6 +211,14 @@ class StarConfig(Section):
     def _the_hint_has_the_answer(self) -> StarConfig:
         if "{answer}" not in self.hint:
             raise ValueError(f"hint = {self.hint!r} must hold {{answer}}, which stands for the answer")
+        return self
+
+    @model_validator(mode="after")
+    def _a_learner_is_returned_to(self) -> StarConfig:
+        if self.learner is not None and not self.restart:
+            raise ValueError(
+                "star.learner is what each round returns to, and star.restart is false; leave one of them out"
+            )
         return self
 
 
