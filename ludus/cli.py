@@ -219,7 +219,7 @@ def envs() -> None:
 
 @app.command()
 def view(
-    run: Annotated[Path, typer.Argument(help="The folder of a run or of an evaluation.")],
+    run: Annotated[Path, typer.Argument(help="The folder of a run, a chain or an evaluation.")],
     serve: Annotated[bool, typer.Option(help="Serve the report, or only write it and print its path.")] = True,
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port on 127.0.0.1; 0 takes a free one.")] = 8642,
 ) -> None:
@@ -227,11 +227,10 @@ def view(
 
     It is made anew at each visit, so that a run in progress can be watched, and served to this machine only.
     """
-    from .report import write_report
-    from .viewer import report_server
+    from .viewer import report_server, write_any_report
 
     if not serve:
-        print(write_report(run))
+        print(write_any_report(run))
         return
     server = report_server(run, port)
     print(f"The report is at http://127.0.0.1:{server.server_address[1]}/", flush=True)

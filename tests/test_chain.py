@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import gymnasium
 import numpy as np
@@ -32,6 +36,7 @@ from ludus.train import newest_model, train_recipe
 from ludus.train_chain import ChainError, train_chain
 from ludus.trainers import star
 from ludus.trainers.algorithms import AlgorithmError
+from ludus.viewer import report_server
 from ludus.yaml_core import dump, parse
 
 Weights = dict[str, torch.Tensor]
@@ -299,15 +304,40 @@ def test_the_folder_of_a_chain_is_said_to_be_one_and_its_stages_are_runs(whole: 
             RunFolderError, match=r"is the folder of a chain of runs, whose report\.html .*01-cold-start"
         ):
             read(folder.path)
-    for command in (["doctor", str(folder.path)], ["view", str(folder.path), "--no-serve"]):
-        with pytest.raises(SystemExit) as stopped:
-            main(command)
-        assert stopped.value.code == 2
-        assert "is the folder of a chain of runs" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stopped:
+        main(["doctor", str(folder.path)])
+    assert stopped.value.code == 2
+    assert "is the folder of a chain of runs" in capsys.readouterr().err
     stage = folder.path / "stages/02-rl"
     assert write_report(stage).is_file() and isinstance(diagnose(RunFolder(stage).metrics()), list)
     assert RunFolder(stage).name_and_group == ("run/02-rl", "run")
     assert newest_model(folder.path) == newest_model(folder.path / "stages/05-other")
+
+
+def test_the_report_of_a_chain_leads_to_those_of_its_stages(whole: Any, capsys) -> None:
+    folder, _ = whole
+    with pytest.raises(SystemExit) as left:
+        main(["view", str(folder.path), "--no-serve"])
+    assert left.value.code == 0 and capsys.readouterr().out.strip() == str(folder.path / "report.html")
+    server = report_server(folder.path, 0)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+
+        def page(path: str) -> str:
+            with urlopen(f"http://127.0.0.1:{server.server_address[1]}/{path}", timeout=30) as answer:
+                return str(answer.read().decode())
+
+        links = re.findall(r'href="(stages/[^"]+)"', page(""))
+        assert len(links) == len(folder.chain.stages)
+        for link in links:
+            assert "Ludus report" in page(link)
+        with pytest.raises(HTTPError, match="404"):
+            page("stages/../chain.yaml")
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 def test_two_writers_cannot_share_a_chain_and_none_is_written_over(data: dict[str, Any], tmp_path: Path) -> None:
