@@ -22,7 +22,9 @@ from ludus.trainers.algorithms.advantages import (
     group_norm,
     leave_one_out,
     length_reward,
+    process,
     rewards_to_go,
+    score_rewards,
     to_go,
     token_rewards,
     whiten,
@@ -246,6 +248,35 @@ def test_reinforce_plus_plus_by_hand() -> None:
     assert advantages[1][0] == pytest.approx([0, -height, -height, 0, -height])
     other, _ = get_algorithm("reinforce++_baseline").estimator(stepwise([(0, 1), (0, 0)], [1.0, 0.0]), {})
     assert other[0][0] == pytest.approx(advantages[0][0])
+
+
+def test_process_rewards_by_hand() -> None:
+    """Scores 0.5, 0.2 and an end reward of 1: 0.5, -0.3 + 1; to go 1.2, 0.7. The other episode has one step: 0."""
+    assert score_rewards(np.array([0.5, 0.2])) == pytest.approx([0.5, -0.3])
+    assert score_rewards(np.array([0.5, 0.2]), before=0.4) == pytest.approx([0.1, -0.3])
+    long, short = process([np.array([0.5, -0.3 + 1]), np.array([0.0])], std="none")
+    mean = (1.2 + 0.7 + 0.0) / 3
+    assert [*long, *short] == pytest.approx([1.2 - mean, 0.7 - mean, -mean])
+    scaled = np.concatenate(process([np.array([0.5, 0.7]), np.array([0.0])]))
+    assert scaled == pytest.approx(np.array([*long, *short]) / (np.std([1.2, 0.7, 0.0], ddof=1) + 1e-6))
+    assert [part.tolist() for part in process([np.array([0.0, 1.0]), np.array([1.0])])] == [[0.0, 0.0], [0.0]]
+
+
+def test_prm_grpo_gives_the_tokens_of_a_step_what_it_and_those_after_it_were_paid() -> None:
+    paid = stepwise([(0.5, -0.3), (0.0, 0.0)], [1.2, 0.0])  # 1 at the end of the first besides
+    advantages, _ = get_algorithm("prm_grpo", std="none").estimator(paid, {})
+    assert advantages[0][0] == pytest.approx([0, 1.2 - 0.475, 1.2 - 0.475, 0, 0.7 - 0.475])
+    assert advantages[1][0] == pytest.approx([0, -0.475, -0.475, 0, -0.475])
+
+
+@given(st.lists(st.tuples(st.floats(-2, 2), st.floats(-2, 2)), min_size=2, max_size=6))
+def test_where_only_the_end_is_paid_all_steps_of_an_episode_are_alike(ends: list[tuple[float, float]]) -> None:
+    """Each episode of two steps then counts twice among the steps, and so has GRPO's advantage, differently scaled."""
+    totals = [first + second for first, second in ends]
+    found, _ = get_algorithm("prm_grpo", std="none").estimator(stepwise([(0.0, 0.0)] * len(ends), totals), {})
+    other, _ = get_algorithm("dr_grpo").estimator(stepwise([(0.0, 0.0)] * len(ends), totals), {})
+    for (own,), (theirs,) in zip(found, other, strict=True):
+        assert own == pytest.approx(theirs, abs=1e-9)
 
 
 def test_gtpo_by_hand() -> None:

@@ -35,6 +35,7 @@ PRESETS = {
     "gspo": {"clip_low": 0.1, "clip_high": 0.2},
     "cispo": {},
     "sapo": {},
+    "prm_grpo": {"kl_coef": 0.1},
     "gtpo": {},
     "grpo_s": {},
     "kimi_k15": {},

@@ -159,6 +159,7 @@ def ended(run: Run) -> Run:
         ("gspo", {}),
         ("cispo", {}),
         ("sapo", {}),
+        ("prm_grpo", {"kl_coef": 0.01}),
         ("gtpo", {}),
         ("grpo_s", {}),
         ("kimi_k15", {}),

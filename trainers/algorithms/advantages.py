@@ -94,6 +94,26 @@ def whiten(values_n: np.ndarray, eps: float = 1e-8) -> np.ndarray:
     return (values_n - values_n.mean()) / np.sqrt(values_n.var(ddof=1) + eps)
 
 
+def score_rewards(scores_k: np.ndarray, before: float = 0.0) -> np.ndarray:
+    """`s_t - s_{t-1}` for k steps: what each has added to the score of a process-reward model.
+
+    before: the score of the prompt, where that has one. Source: differences of a potential, Ng et al. (1999).
+    """
+    return np.diff(scores_k, prepend=before)
+
+
+def process(rewards: Sequence[np.ndarray], std: Deviation = "bessel", eps: float = 1e-6) -> list[np.ndarray]:
+    """The advantages of the k_i steps of each of the G episodes of one group, [G][k_i], from the rewards of its steps.
+
+    Rewards to go, normalised over all steps of the group together; 0 where these have no spread. Source: process
+    supervision, DeepSeekMath (arXiv:2402.03300), section 4.1.3, with rewards summed before they are normalised.
+    """
+    ahead = [to_go(own) for own in rewards]
+    whole = np.concatenate(ahead) if ahead else np.zeros(0)
+    whole = group_norm(whole, np.zeros(len(whole)), std, eps)
+    return np.split(whole, np.cumsum([len(own) for own in ahead])[:-1])
+
+
 def entropy_weighted(
     rewards_G: np.ndarray,
     entropies: Sequence[np.ndarray],
@@ -322,6 +342,36 @@ def by_entropy(share: float, bonus: float, normalise: Normalise, sequences: bool
         return scatter(experience, found), state
 
     return estimate
+
+
+def by_step(std: Deviation, eps: float) -> Estimator:
+    """Every sampled token gets the advantage of its step among all steps of its group; see `process`.
+
+    A step is a turn of the policy, and its reward what the environment paid for it, such as `score_rewards` of a
+    process-reward model. What was paid at the end counts for the last step.
+    """
+
+    def estimate(experience: Experience, state: State) -> tuple[list[list[np.ndarray]], State]:
+        lengths = [np.array(_step_lengths(episode), int) for episode in experience.episodes]
+        paid = [
+            np.add.reduceat(rewards, np.append(0, np.cumsum(own)[:-1])) if len(own) else np.zeros(0)
+            for rewards, own in zip(token_rewards(experience), lengths, strict=True)
+        ]
+        found: list[np.ndarray] = [np.zeros(0)] * len(paid)
+        for rows in _groups(experience.groups_E):
+            for row, values in zip(rows, process([paid[row] for row in rows], std, eps), strict=True):
+                found[row] = np.repeat(values, lengths[row])
+        return scatter(experience, found), state
+
+    return estimate
+
+
+def _step_lengths(episode: Episode) -> list[int]:
+    """How many tokens were sampled in each step; a trajectory that tells no steps is one."""
+    found = []
+    for trajectory in episode.trajectories:
+        found += [step.end - step.start for step in trajectory.steps] or [sum(trajectory.mask)]
+    return [length for length in found if length]
 
 
 def token_rewards(experience: Experience) -> list[np.ndarray]:

@@ -424,6 +424,27 @@ def gtpo(
 
 
 @preset
+def prm_grpo(
+    clip_low: float = 0.2,
+    clip_high: float = 0.2,
+    kl_coef: float = 0.04,
+    std: Deviation = "bessel",
+    eps: float = 1e-6,
+) -> Algorithm:
+    """GRPO with process supervision (arXiv:2402.03300, section 4.1.3): steps are paid, and normalised by group."""
+    _group_norm("prm_grpo", eps, std)  # refuses what makes no sense
+    return Algorithm(
+        name="prm_grpo",
+        estimator=advantages.by_step(std, eps),
+        loss=_clip(clip_low, clip_high),
+        reduction=reductions.token_mean,
+        kl=kl.k3,
+        kl_coef=kl_coef,
+        needs=_reference(kl_coef) | SIBLINGS,
+    )
+
+
+@preset
 def grpo_s(
     clip_low: float = 0.2,
     clip_high: float = 0.2,
