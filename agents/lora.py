@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from ..sandbox.errors import LudusError
-from .config import ALL_LINEAR, LoraConfig
 from .seeds import derive_seed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+    from .config import LoraConfig
 
 ADAPTER_FILE = "adapter_config.json"
 ADAPTER = "default"
@@ -49,6 +50,8 @@ def add_lora(model: PreTrainedModel, config: LoraConfig, seed: int, path: str | 
     path: where the model came from, to be written beside the adapters; None if it was made on the spot.
     LoraError where a target is no linear layer of the model's blocks.
     """
+    from .config import ALL_LINEAR  # here, for the engine runs without pydantic, too
+
     peft = import_peft()
     known = sorted({name.rpartition(".")[2] for name, _ in _linear_layers(model)})
     if not known:

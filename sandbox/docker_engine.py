@@ -145,8 +145,10 @@ class Docker(Sandbox):
             session = next((one for one in self._kept if _room(one.limits) == _room(limits)), None)
             if session is not None:
                 self._kept.remove(session)
-        if session is None or session.over:  # the engine may have lost it
-            session = self.open_session(limits)
+        if session is not None and session.over:  # the engine has lost it
+            session.close()
+            session = None
+        session = session or self.open_session(limits)
         session.limits = limits
         thrown: KeeperSession | None = session
         try:

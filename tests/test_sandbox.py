@@ -254,9 +254,13 @@ sandbox.run(["sleep", {mark!r}])
 """
     assert subprocess.run([sys.executable, "-c", program]).returncode == -signal.SIGKILL
     gone(lambda: processes(mark), within_s=1)
-    assert not processes(mark, "sleep")
-    Bubblewrap().close()  # reaps a bubblewrap that never got so far
-    assert gone(lambda: processes(mark))
+
+    def left() -> list[str]:
+        assert not processes(mark, "sleep")
+        Bubblewrap().close()  # reaps a bubblewrap that never got so far, as soon as it is one
+        return processes(mark)
+
+    assert gone(left)
 
 
 @pytest.mark.parametrize("since", ["", "1"])

@@ -57,6 +57,12 @@ def isolated(request: pytest.FixtureRequest) -> Iterator[Session]:
 
 
 @pytest.fixture
+def kept(isolated: Session) -> KeeperSession:
+    assert isinstance(isolated, KeeperSession)
+    return isolated
+
+
+@pytest.fixture
 def session(sandbox: Sandbox) -> Iterator[Session]:
     with sandbox.open_session() as session:
         yield session
@@ -417,18 +423,18 @@ def test_a_folder_that_was_moved_away_is_made_anew(isolated: Session) -> None:
     assert isolated.exec(["ls"]).stdout == "new\n"
 
 
-def test_a_session_that_was_emptied_is_as_it_was_at_first(isolated: KeeperSession) -> None:
-    before = python(isolated, _LOOK)
-    shell = isolated.start(["sh", "-c", "sleep 61 & (setsid sleep 62 &); echo ready; exec sleep 63"])
+def test_a_session_that_was_emptied_is_as_it_was_at_first(kept: KeeperSession) -> None:
+    before = python(kept, _LOOK)
+    shell = kept.start(["sh", "-c", "sleep 61 & (setsid sleep 62 &); echo ready; exec sleep 63"])
     assert shell.receive_line(5) == b"ready"
     left = "mkdir -p /tmp/a/b /dev/shm/c && touch /tmp/.hidden /dev/shm/d a && ln -s / /tmp/link && ln -s . /tmp/a/link"
-    assert isolated.exec(["sh", "-c", left + " && mkfifo /tmp/p && rm -r $PWD && ln -s /dev/shm /tmp/work"]).ok
-    isolated.empty()
+    assert kept.exec(["sh", "-c", left + " && mkfifo /tmp/p && rm -r $PWD && ln -s /dev/shm /tmp/work"]).ok
+    kept.empty()
     assert shell.finish().status is Status.KILLED
-    after = python(isolated, _LOOK)
+    after = python(kept, _LOOK)
     assert before.ok and before.stdout == after.stdout
-    isolated.write_file("a", "again")
-    assert isolated.exec(["cat", "/tmp/work/a"]).stdout == "again"
+    kept.write_file("a", "again")
+    assert kept.exec(["cat", "/tmp/work/a"]).stdout == "again"
 
 
 _LOOK = """
@@ -439,17 +445,17 @@ print(open("/proc/sysvipc/shm").read())
 """
 
 
-def test_a_session_that_cannot_be_emptied_says_so(isolated: KeeperSession) -> None:
-    isolated.write_file("closed/a", "")
-    assert isolated.exec(["chmod", "0", "closed"]).ok
+def test_a_session_that_cannot_be_emptied_says_so(kept: KeeperSession) -> None:
+    kept.write_file("closed/a", "")
+    assert kept.exec(["chmod", "0", "closed"]).ok
     with pytest.raises(SandboxError, match="cannot be emptied"):
-        isolated.empty()
-    assert isolated.exec(["chmod", "700", "closed"]).ok
-    isolated.empty()
+        kept.empty()
+    assert kept.exec(["chmod", "700", "closed"]).ok
+    kept.empty()
     shared = "import ctypes; assert ctypes.CDLL(None).shmget(5, 4096, 0o1666) >= 0"  # 0o1000 is IPC_CREAT
-    assert python(isolated, shared).ok
+    assert python(kept, shared).ok
     with pytest.raises(SandboxError, match="sysvipc/shm tells"):
-        isolated.empty()
+        kept.empty()
     with open_sandbox("plain") as plain, plain.open_session() as session:
         assert isinstance(session, KeeperSession)
         with pytest.raises(SandboxError, match="only the first process"):
