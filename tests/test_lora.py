@@ -167,11 +167,11 @@ class Shown(Vowels):
         return ["".join(rng.choice(list("aeioubcdfg"), size=4))]
 
 
-gymnasium.register(id="test/Shown-v0", entry_point=Shown)
+gymnasium.register(id="test/Adapted-v0", entry_point=Shown)
 POLICY = {"steps": 4, "groups": 4, "group_size": 3, "optimizer": {"lr": 0.01}}
 RUNS: dict[str, dict[str, Any]] = {
     "sft": {
-        "envs": [{"name": "test/Shown-v0"}],
+        "envs": [{"name": "test/Adapted-v0"}],
         "sft": {"steps": 4, "batch_size": 4, "demonstrations": 16, "optimizer": {"lr": 0.01}},
         "policy": POLICY,
     },
