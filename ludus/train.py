@@ -383,6 +383,7 @@ class _Session:
                     self.run.truncate_metrics(self._begun)
                     start = _Start("policy", 0)
                 self.model.zero_grad(set_to_none=True)
+                start.extra.pop("unfinished", None)  # the same episodes would spoil the policy once more
                 start.extra |= {"stream": stream.state(), "rollbacks": done + 1}
                 self.display.note(f"{error} Roll-back {done + 1} of {config.rollbacks}, to step {start.step}.")
                 self.run.log("rollback", start.step, reason=str(error), number=done + 1)
