@@ -356,7 +356,7 @@ def test_verl_pays_the_only_episode_of_a_task_its_reward() -> None:
         verl = get_algorithm(name, like="verl")
         found, _ = verl.estimator(experience([1.0, 0.5, 0.0, 0.5], [0, 1, 1, 1]), {})
         assert [part[0][1] for part in found] == pytest.approx([1 / (1 + 1e-6), step, -2 * step, step], abs=1e-5)
-        assert "siblings" not in verl.needs and "siblings" in get_algorithm(name).needs
+        assert ("siblings" in verl.needs) == verl.dynamic_sampling and "siblings" in get_algorithm(name).needs
         alone, _ = get_algorithm(name).estimator(experience([1.0], [0]), {})
         assert alone[0][0][1] == 0.0
 

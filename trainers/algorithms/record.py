@@ -215,7 +215,7 @@ class Algorithm:
         if (kl == "k2" or kl.endswith("_straight")) and self.kl_weight is not None:
             raise AlgorithmError(
                 f"{self.name}: the gradient of {kl} is that of the divergence as it stands, and kl_weight would add a"
-                " second one; leave kl_weight out, or take k1 or k3."
+                " second one; set kl_weight: none, or take k1 or k3."
             )
         if self.kl_to == "old" and (kl != "k3" or self.kl_in == "reward"):
             raise AlgorithmError(f"{self.name}: the divergence from the old policy is k3 in the loss; set both so.")

@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from . import corrections, kl, losses
+from . import advantages, corrections, kl, losses, reductions
 from .record import Algorithm, AlgorithmError, Correction
 
 Options = Mapping[str, Any]
@@ -31,6 +31,7 @@ VARIATIONS: dict[str, type | tuple[str, ...]] = {
     "entropy_coef": float,
     "overlong_buffer": int,
     "drop_truncated": bool,
+    "reduction": ("token_mean", "sequence_mean_token_mean", "sequence_mean_token_sum"),
     "counts": ("episodes", "trajectories"),
 }
 """By name: the kind of value, or the values that there are."""
@@ -40,7 +41,7 @@ def vary(algorithm: Algorithm, options: Options) -> Algorithm:
     """The algorithm with what the options change. Raises AlgorithmError, one sentence with the reason."""
     for option, value in options.items():
         _check_kind(algorithm.name, option, value)
-    for part in (_kl, _corrections, _drift, _dual_clip, _entropy, _rest):
+    for part in (_kl, _corrections, _drift, _dual_clip, _entropy, _reduction, _rest):
         algorithm = part(algorithm, options)
     return algorithm
 
@@ -64,9 +65,8 @@ def _kl(algorithm: Algorithm, options: Options) -> Algorithm:
         return algorithm
     name = algorithm.name
     if algorithm.kl is None or algorithm.kl_coef == 0:
-        raise AlgorithmError(
-            f"{name} has no KL term that {given[0]} could change; set kl_coef above 0, or choose grpo."
-        )
+        mend = f"leave {given[0]} out" if algorithm.kl is None else "set kl_coef above 0"
+        raise AlgorithmError(f"{name} has no KL term that {given[0]} could change; {mend}, or choose grpo.")
     form = options.get("kl_form", getattr(algorithm.kl, "__name__", ""))
     changes: dict[str, Any] = {"kl": kl.FORMS[form]} if "kl_form" in options else {}
     if "k3_clip" in options:
@@ -92,7 +92,7 @@ def _corrections(algorithm: Algorithm, options: Options) -> Algorithm:
     masks = "mis_low" in options or "mis_high" in options
     ways = [
         way
-        for way, given in (("tis", "tis" in options), ("mis", masks), ("decoupled", "decoupled" in options))
+        for way, given in (("tis", "tis" in options), ("mis", masks), ("decoupled", options.get("decoupled")))
         if given
     ]
     if len(ways) > 1:
@@ -101,6 +101,7 @@ def _corrections(algorithm: Algorithm, options: Options) -> Algorithm:
         raise AlgorithmError(f"{name}: tis_level says what tis weighs; set tis, for instance to 2.0.")
     if not ways:
         return algorithm
+    _refuse_without_samples(algorithm, ways[0])
     found: Correction | None = None
     if masks:
         low, high = options.get("mis_low", 0.5), options.get("mis_high", 2.0)
@@ -113,10 +114,8 @@ def _corrections(algorithm: Algorithm, options: Options) -> Algorithm:
             raise AlgorithmError(f"{name}.tis = {bound} must be at least 1, or 0 for no weights at all.")
         level = options.get("tis_level", "token")
         found = partial(corrections.truncated_weight, highest=bound, level=level) if bound else None
-    elif options["decoupled"]:
-        found = corrections.proximal_weight
     else:
-        return algorithm
+        found = corrections.proximal_weight
     added = () if found is None else (found,)
     return replace(algorithm, corrections=(*algorithm.corrections, *added), weigh_foreign=False)
 
@@ -127,11 +126,20 @@ def _drift(algorithm: Algorithm, options: Options) -> Algorithm:
         if "drift_from" in options:
             raise AlgorithmError(f"{algorithm.name}: drift_from says from where drift is measured; set drift, too.")
         return algorithm
+    _refuse_without_samples(algorithm, "drift")
     if options["drift"] <= 0:
         raise AlgorithmError(f"{algorithm.name}.drift = {options['drift']} must be above 0 nats a token.")
     anchor = options.get("drift_from", "sampler")
     mask = partial(corrections.drop_drifted, delta=options["drift"], anchor=anchor)
     return replace(algorithm, corrections=(*algorithm.corrections, mask))
+
+
+def _refuse_without_samples(algorithm: Algorithm, option: str) -> None:
+    if algorithm.loss is losses.reverse_kl:
+        raise AlgorithmError(
+            f"{algorithm.name} learns from whole distributions and from no sampled token that {option} could weigh;"
+            " leave it out, or set full_vocabulary: false."
+        )
 
 
 def _dual_clip(algorithm: Algorithm, options: Options) -> Algorithm:
@@ -152,11 +160,32 @@ def _entropy(algorithm: Algorithm, options: Options) -> Algorithm:
     return replace(algorithm, entropy_coef=float(coefficient))
 
 
+def _reduction(algorithm: Algorithm, options: Options) -> Algorithm:
+    name = algorithm.name
+    if "reduction" in options:
+        if getattr(algorithm.reduction, "func", None) is reductions.constant_length:
+            raise AlgorithmError(f"{name} divides by its horizon; leave reduction out, or choose grpo with std: none.")
+        if getattr(algorithm.loss, "func", None) is losses.mirror:
+            raise AlgorithmError(f"{name}: the loss is of whole responses; leave reduction out, or set per_token.")
+        algorithm = replace(algorithm, reduction=getattr(reductions, options["reduction"]))
+    if options.get("counts") == "trajectories" and algorithm.reduction is reductions.token_mean:
+        raise AlgorithmError(
+            f"{name} takes the mean over tokens, whatever they are counted in; leave counts out, or set reduction:"
+            " sequence_mean_token_mean."
+        )
+    return algorithm
+
+
 def _rest(algorithm: Algorithm, options: Options) -> Algorithm:
     """Fields of the record that options name as they are."""
     changes = {name: options[name] for name in ("overlong_buffer", "drop_truncated", "counts") if name in options}
     if changes.get("overlong_buffer", 0) < 0:
         raise AlgorithmError(
             f"{algorithm.name}.overlong_buffer = {changes['overlong_buffer']} must not be negative; 0 switches it off."
+        )
+    if changes.get("overlong_buffer") and algorithm.estimator is advantages.distill:
+        raise AlgorithmError(
+            f"{algorithm.name} learns from no reward that overlong_buffer could lower; leave it out, or set"
+            " drop_truncated: true."
         )
     return replace(algorithm, **changes)
