@@ -35,13 +35,15 @@ VARIATIONS: dict[str, type | tuple[str, ...]] = {
     "counts": ("episodes", "trajectories"),
 }
 """By name: the kind of value, or the values that there are."""
+WEIGHTS = ("tis", "tis_level", "mis_low", "mis_high", "decoupled", "drift", "drift_from")
+"""Those that weigh sampled tokens."""
 
 
 def vary(algorithm: Algorithm, options: Options) -> Algorithm:
     """The algorithm with what the options change. Raises AlgorithmError, one sentence with the reason."""
     for option, value in options.items():
         _check_kind(algorithm.name, option, value)
-    for part in (_kl, _corrections, _drift, _dual_clip, _entropy, _reduction, _rest):
+    for part in (_kl, _samples, _corrections, _drift, _dual_clip, _entropy, _reduction, _rest):
         algorithm = part(algorithm, options)
     return algorithm
 
@@ -86,6 +88,17 @@ def _kl(algorithm: Algorithm, options: Options) -> Algorithm:
     return replace(algorithm, **changes)
 
 
+def _samples(algorithm: Algorithm, options: Options) -> Algorithm:
+    """Refuse factors of sampled tokens where the loss is of whole distributions."""
+    given = [option for option in options if option in WEIGHTS]
+    if given and algorithm.loss is losses.reverse_kl:
+        raise AlgorithmError(
+            f"{algorithm.name} learns from whole distributions and from no sampled token that {given[0]} could weigh;"
+            " leave it out, or set full_vocabulary: false."
+        )
+    return algorithm
+
+
 def _corrections(algorithm: Algorithm, options: Options) -> Algorithm:
     """What samples of another policy weigh: bounded (tis), only within bounds (mis), or without any (decoupled)."""
     name = algorithm.name
@@ -101,7 +114,6 @@ def _corrections(algorithm: Algorithm, options: Options) -> Algorithm:
         raise AlgorithmError(f"{name}: tis_level says what tis weighs; set tis, for instance to 2.0.")
     if not ways:
         return algorithm
-    _refuse_without_samples(algorithm, ways[0])
     found: Correction | None = None
     if masks:
         low, high = options.get("mis_low", 0.5), options.get("mis_high", 2.0)
@@ -126,20 +138,11 @@ def _drift(algorithm: Algorithm, options: Options) -> Algorithm:
         if "drift_from" in options:
             raise AlgorithmError(f"{algorithm.name}: drift_from says from where drift is measured; set drift, too.")
         return algorithm
-    _refuse_without_samples(algorithm, "drift")
     if options["drift"] <= 0:
         raise AlgorithmError(f"{algorithm.name}.drift = {options['drift']} must be above 0 nats a token.")
     anchor = options.get("drift_from", "sampler")
     mask = partial(corrections.drop_drifted, delta=options["drift"], anchor=anchor)
     return replace(algorithm, corrections=(*algorithm.corrections, mask))
-
-
-def _refuse_without_samples(algorithm: Algorithm, option: str) -> None:
-    if algorithm.loss is losses.reverse_kl:
-        raise AlgorithmError(
-            f"{algorithm.name} learns from whole distributions and from no sampled token that {option} could weigh;"
-            " leave it out, or set full_vocabulary: false."
-        )
 
 
 def _dual_clip(algorithm: Algorithm, options: Options) -> Algorithm:
