@@ -93,7 +93,7 @@ class _Session:
     def __init__(self, recipe: Recipe, run: RunFolder, display: Show) -> None:
         self.recipe, self.run, self.display = recipe, run, display
         if recipe.policy is not None:
-            self.algorithm = chosen_algorithm(recipe.policy)
+            self.algorithm = chosen_algorithm(recipe.policy, recipe.sampling.max_tokens)
         # The environments first: they fail sooner than a model loads.
         names = _arena_names(recipe.envs)
         envs = list(zip(names, recipe.envs, strict=True))
@@ -383,6 +383,7 @@ class _Session:
                     self.run.truncate_metrics(self._begun)
                     start = _Start("policy", 0)
                 self.model.zero_grad(set_to_none=True)
+                start.extra.pop("unfinished", None)  # the same episodes would spoil the policy once more
                 start.extra |= {"stream": stream.state(), "rollbacks": done + 1}
                 self.display.note(f"{error} Roll-back {done + 1} of {config.rollbacks}, to step {start.step}.")
                 self.run.log("rollback", start.step, reason=str(error), number=done + 1)
@@ -662,9 +663,18 @@ class _Start:
         self.extra = self.extra or {}
 
 
-def chosen_algorithm(config: PolicyConfig) -> Algorithm:
-    """The algorithm of a recipe; AlgorithmError where the rest of `policy` gives it not what it needs."""
+def chosen_algorithm(config: PolicyConfig, max_tokens: int | None = None) -> Algorithm:
+    """The algorithm of a recipe; AlgorithmError where the rest of `policy` gives it not what it needs.
+
+    max_tokens: of a turn, where it is known.
+    """
     algorithm = get_algorithm(config.algorithm, **config.options)
+    if max_tokens is not None and algorithm.overlong_buffer >= max_tokens:
+        raise AlgorithmError(
+            f"{algorithm.name}: the penalty over the last policy.options.overlong_buffer = {algorithm.overlong_buffer}"
+            f" tokens would be for every turn of at most sampling.max_tokens = {max_tokens}; lower the one or raise the"
+            " other."
+        )
     if "siblings" in algorithm.needs and config.group_size == 1:
         raise AlgorithmError(
             f"{algorithm.name} compares episodes of one task; raise policy.group_size = 1 to 2 or more."

@@ -37,6 +37,7 @@ from ludus.trainers.algorithms.reductions import (
     sequence_mean_token_sum,
     token_mean,
 )
+from ludus.trainers.policy import teacher_gap
 
 REWARDS, GROUP = np.array([1.0, 0.0, 0.0, 0.0]), np.zeros(4, int)
 
@@ -143,6 +144,17 @@ def experience(rewards: list[float], groups: list[int], kl: list[list[float]] | 
     ]
     kl_E = None if kl is None else [[np.array(part)] for part in kl]
     return Experience(episodes, np.array(rewards), np.array(groups), kl_E)
+
+
+def test_distillation_is_from_the_policy_and_not_from_an_earlier_sampler() -> None:
+    """Recorded -1 and -1; the policy now says -0.5 and -3, and the teacher -2 and -2."""
+    seen = replace(experience([1.0], [0]), teacher_E=[[np.array([0.0, -2.0, -2.0])]])
+    found, _ = get_algorithm("opd").estimator(seen, {})
+    assert found[0][0].tolist() == [0.0, -1.0, -1.0]
+    later = replace(seen, logprobs_E=[[np.array([0.0, -0.5, -3.0])]])
+    found, _ = get_algorithm("opd").estimator(later, {})
+    assert found[0][0].tolist() == [0.0, -1.5, 1.0]
+    assert teacher_gap(later)["kl_teacher"] == pytest.approx(0.25)
 
 
 def test_every_sampled_token_gets_its_episode_s_advantage_and_no_other_token() -> None:
@@ -344,7 +356,7 @@ def test_verl_pays_the_only_episode_of_a_task_its_reward() -> None:
         verl = get_algorithm(name, like="verl")
         found, _ = verl.estimator(experience([1.0, 0.5, 0.0, 0.5], [0, 1, 1, 1]), {})
         assert [part[0][1] for part in found] == pytest.approx([1 / (1 + 1e-6), step, -2 * step, step], abs=1e-5)
-        assert "siblings" not in verl.needs and "siblings" in get_algorithm(name).needs
+        assert ("siblings" in verl.needs) == verl.dynamic_sampling and "siblings" in get_algorithm(name).needs
         alone, _ = get_algorithm(name).estimator(experience([1.0], [0]), {})
         assert alone[0][0][1] == 0.0
 

@@ -78,6 +78,23 @@ def test_gae_may_take_every_observed_token_for_a_step() -> None:
     assert target(given)[0][0] == pytest.approx([0.0, 0.9 * 0.4 + 0.45 * observed, 0.0, last + 0.6])
 
 
+def test_what_stands_before_the_first_sampled_token_of_each_trajectory_is_no_step() -> None:
+    """An episode in two segments, each of a prompt of two tokens and a sampled one; paid 1 at the end."""
+    (episode,) = make_episodes(0, groups=1, size=1)
+    parts = (7, 8, 9), (False, False, True), (0.0, 0.0, -1.0), (0,) * 3
+    first, second = Trajectory(*parts, steps=(Step(2, 3, 0.0),)), Trajectory(*parts, steps=(Step(2, 3, 1.0),))
+    whole = replace(episode, trajectories=(first, second), terminated=True, reward=1.0)
+    values = [[np.array([0.0, 0.0, 0.2, 0.3]), np.array([0.0, 0.0, 0.6, 0.8])]]
+    given = Experience([whole], np.array([1.0]), np.zeros(1, int), values_E=values)
+    last = 1.0 - 0.6
+    for across in (True, False):
+        found, _ = get_algorithm("ppo", gamma=0.9, lam=0.5, whiten=False, across=across).estimator(given, {})
+        assert found[0][0] == pytest.approx([0.0, 0.0, 0.9 * 0.6 - 0.2 + 0.45 * last])
+        assert found[0][1] == pytest.approx([0.0, 0.0, last])
+    empty = replace(given, episodes=[replace(whole, trajectories=())], values_E=[[]])
+    assert gae_returns(empty, across=False) == [[]]
+
+
 def test_the_value_loss_by_hand() -> None:
     """Said 1.0 before and 1.5 now, and 2 would have been right: the bound of 0.2 makes it 1.2, which is further off."""
     said, right, before = torch.tensor([1.5, 1.1]), torch.tensor([2.0, 0.0]), torch.tensor([1.0, 1.0])

@@ -85,6 +85,30 @@ def test_samples_of_the_trainer_s_own_weights_are_not_weighed() -> None:
     assert (np.concatenate(found) == 1).all()
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "options"),
+    [("opd", {}), ("rloo", {"kl_coef": 0.1}), ("ppo", {"kl_coef": 0.1}), ("reinforce++", {"kl_coef": 0.1})],
+)
+def test_what_a_token_is_worth_does_not_depend_on_what_the_engine_says_of_it(
+    algorithm: str, options: dict[str, Any]
+) -> None:
+    """The divergences from teacher and reference are the policy's, whose steps the same samples make alike."""
+    found = []
+    for off in (None, 0.5):
+        run = Run(
+            ("vowels", one_turn(), 1.0), algorithm=algorithm, options={**options, "tis": 0}, steps=1, minibatches=2
+        )
+        with ended(run) as run:
+            if off is not None:
+                behind(run, Rounding(run.trainer.engine, off))  # type: ignore[arg-type]
+            (row,) = run.train()
+            found.append(([a for _, advantages in run.kept for own in advantages for a in own], row))
+    (plain, row), (seen, other) = found
+    assert np.concatenate(seen) == pytest.approx(np.concatenate(plain), abs=1e-3)
+    for name in ("loss", "grad_norm", "kl_teacher"):
+        assert (name in other) == (name in row) and other.get(name) == pytest.approx(row.get(name), abs=1e-3)
+
+
 def test_the_default_can_be_replaced_or_switched_off() -> None:
     assert (np.concatenate(corrections(-0.5, tis=0)[0]) == 1).all()
     assert np.concatenate(corrections(-0.5, tis=1.2)[0]) == pytest.approx(1.2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,20 +19,23 @@ from test_rollout import TOKENIZER, Echo, ids, opened_by, plain, requests, rollo
 from test_train import SHAPE, Notes, Run, Vowels, ended
 
 from ludus.agents.model import create_tiny_model
-from ludus.agents.rollout import PAUSED, Rollout
+from ludus.agents.rollout import PAUSED, EpisodesFailedError, Rollout
 from ludus.agents.torch_engine import TorchEngine
 from ludus.agents.trajectory import Episode
-from ludus.envs.task import Task
+from ludus.envs.task import Message, Task
 from ludus.recipe import RecipeError, make_recipe
 from ludus.run_folder import RunFolder
 from ludus.train import chosen_algorithm, train_recipe
 from ludus.trainers.algorithms import AlgorithmError
 from ludus.trainers.algorithms.corrections import truncated_weight
+from ludus.trainers.batch import Row
 from ludus.trainers.checkpoint import list_checkpoints
 from ludus.trainers.config import PolicyConfig
 from ludus.trainers.policy import PolicyTrainer
+from ludus.trainers.policy_step import frozen_logprobs
 from ludus.trainers.unfinished import Unfinished
 from ludus.verifiers.repetition import Loop
+from ludus.verifiers.verdict import InfrastructureError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -189,6 +193,62 @@ def test_the_next_policy_goes_on_with_what_is_unfinished(budget: int, max_stalen
         assert lags == {0} and not left.groups and all(row["paused"] == 0 for row in rows)
     else:
         assert max(lags) > 0 and any(row["paused"] > 0 for row in rows)
+
+
+class Broken(Letters):
+    """Three answers to tasks with an even number; the others have no room, or cannot begin. Away: none can."""
+
+    def messages(self, task: Task) -> list[Message]:
+        if int(task.id) % 2:
+            return [{"role": "user", "content": "say it " * 100}]
+        return super().messages(task)
+
+    def reset(self, **arguments: Any) -> Any:
+        found = super().reset(**arguments)
+        assert self.task is not None
+        if self.mode == "away" or (self.mode == "broken" and int(self.task.id) % 2):
+            raise InfrastructureError("the task is away")
+        return found
+
+
+@pytest.mark.parametrize("mode", ["broken", "share"])
+def test_a_task_that_cannot_be_played_does_not_end_the_run(mode: str) -> None:
+    """Of two groups one is over at once and has nothing to learn from: the step waits for the other."""
+    with ended(Run(("broken", lambda: Broken(mode), 1.0), steps=4, groups=2, options={"kl_coef": 0.0})) as run:
+        partial(run, 2)
+        rows = run.train()
+    assert len(rows) == 4 and all(any(e.trajectories for e in episodes) for episodes, _ in run.kept)
+    assert any(row["errors" if mode == "broken" else "truncated"] > 0 for row in rows)
+
+
+def test_tasks_none_of_which_can_be_played_end_it() -> None:
+    with ended(Run(("away", lambda: Broken("away"), 1.0), groups=2, options={"kl_coef": 0.0})) as run:
+        partial(run, 2)
+        with pytest.raises(EpisodesFailedError, match="the task is away"):
+            run.train()
+
+
+def test_distillation_compares_the_teacher_with_the_policy_that_learns() -> None:
+    """And not with the one that sampled a token some steps ago."""
+    with ended(Run(("letters", Letters, 1.0), algorithm="opd", steps=4, groups=2)) as run:
+        partial(run, 3)
+        policies = [copy.deepcopy(run.model)]
+        run.trainer.train(0, lambda step: policies.append(copy.deepcopy(run.model)))
+        stale = 0
+        for step, (episodes, advantages) in enumerate(run.kept):
+            found = np.concatenate([a for own in advantages for a in own])
+            rows = [Row(t, np.zeros(len(t.mask)), 0.0) for e in episodes for t in e.trajectories]
+            assert run.trainer.teacher is not None
+            policy, teacher = (
+                np.concatenate(frozen_logprobs(model, rows, 1000)) for model in (policies[step], run.trainer.teacher)
+            )
+            sampler = np.concatenate([np.where(row.trajectory.mask, row.trajectory.logprobs, 0.0) for row in rows])
+            assert found == pytest.approx(teacher - policy, abs=1e-4)
+            assert run.notes.rows[step]["kl_teacher"] * sum(sum(r.trajectory.mask) for r in rows) == pytest.approx(
+                float((policy - teacher).sum()), abs=1e-2
+            )
+            stale += int((abs(sampler - policy) > 1e-2).sum())
+    assert stale > 0
 
 
 def test_what_is_under_way_survives_a_checkpoint() -> None:

@@ -16,6 +16,7 @@ from test_train import Run, ended, one_turn
 
 from ludus.recipe import make_recipe
 from ludus.trainers.algorithms import ALGORITHMS, Algorithm, get_algorithm
+from ludus.trainers.checkpoint import list_checkpoints
 from ludus.trainers.optimizer import NonFiniteError, SpikeError
 
 SPOILED: list[str] = []
@@ -85,6 +86,20 @@ def test_a_run_goes_back_no_more_often_than_allowed(base, tmp_path: Path) -> Non
     SPOILED[:] = ["6"]
     with pytest.raises(NonFiniteError):
         train(recipe_of(base), tmp_path / "other")  # none is allowed unless asked for
+
+
+def test_a_run_goes_back_and_leaves_behind_what_was_under_way(base, tmp_path: Path) -> None:
+    """The groups that the checkpoint holds spoil the policy in whichever step they are learnt from."""
+    base, pieces = {**base, "sampling": {"max_tokens": 60}}, {"partial_tokens": 4, "max_staleness": 3, "groups": 4}
+    train(recipe_of(base, **pieces, steps=2), tmp_path / "before")
+    (*_, checkpoint) = list_checkpoints(tmp_path / "before" / "checkpoints")
+    left = json.loads(checkpoint.state()["unfinished"])
+    SPOILED[:] = [group["requests"][0]["group"].rsplit("/", 1)[1] for group in left]
+    assert SPOILED
+    train(recipe_of(base, **pieces, rollbacks=1), tmp_path / "run")
+    found = rows(tmp_path / "run")
+    assert [row["step"] for row in found if row["phase"] == "policy"] == [1, 2, 3, 4, 5, 6]
+    assert [row["step"] for row in found if row["phase"] == "rollback"] == [2]
 
 
 def test_a_spike_stops_a_run_and_needs_something_to_compare_with() -> None:

@@ -102,6 +102,17 @@ def test_with_restart_a_round_fine_tunes_the_first_weights_and_else_those_it_has
         assert torch.equal(seen[2], before) == restart
 
 
+def test_the_weights_that_learn_take_their_place_where_nothing_is_kept() -> None:
+    """`first` is another model than the one that played."""
+    with Run("wrong", rounds=2, rationalise=False) as run:
+        assert run.rounds.first is not None
+        run.rounds.first = {name: tensor + 0.5 for name, tensor in run.rounds.first.items()}
+        rows = run.train()
+        assert [row["kept"] for row in rows] == [0, 0]
+        learner = zip(run.model.state_dict().values(), run.rounds.first.values(), strict=True)
+        assert all(torch.equal(one, other) for one, other in learner)
+
+
 def weight(model: torch.nn.Module) -> torch.Tensor:
     return next(model.parameters()).detach().clone()
 

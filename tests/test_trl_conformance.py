@@ -107,6 +107,11 @@ SEQUENCES = {"importance_sampling_level": "sequence", "epsilon": 0.05, "epsilon_
 UNBIASED = {"beta": 0.04, "use_bias_correction_kl": True, "off_policy_mask_threshold": 0.02}
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "grpo": ("grpo", {"kl_coef": 0.04, "like": "trl"}, {"loss_type": "grpo", "beta": 0.04}),
+    "grpo, mean over tokens": (
+        "grpo",
+        {"kl_coef": 0.04, "like": "trl", "reduction": "token_mean"},
+        {"loss_type": "dapo", "beta": 0.04},
+    ),
     "grpo, plain k3": ("grpo", {"kl_coef": 0.04}, {"loss_type": "grpo", "beta": 0.04, "use_bias_correction_kl": False}),
     "dr_grpo": ("dr_grpo", {"horizon": HORIZON}, {"loss_type": "dr_grpo"}),
     "dapo": ("dapo", {}, {"loss_type": "dapo", "epsilon_high": 0.28}),

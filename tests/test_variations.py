@@ -13,8 +13,11 @@ from test_policy_gradient import SHAPE, make_episodes, make_rows
 
 from ludus.agents.model import create_tiny_model
 from ludus.agents.trajectory import Trajectory
-from ludus.trainers.algorithms import ALGORITHMS, AlgorithmError, Tokens, get_algorithm
+from ludus.train import chosen_algorithm
+from ludus.trainers.algorithms import ALGORITHMS, AlgorithmError, Tokens, get_algorithm, reductions
+from ludus.trainers.algorithms.corrections import for_engine, truncated_weight
 from ludus.trainers.batch import Row, collate, pack_rows
+from ludus.trainers.config import PolicyConfig
 from ludus.trainers.policy_step import accumulate, weigh
 from ludus.trainers.scoring import distributions, entropies
 from ludus.trainers.token_gradients import TokenGradients
@@ -52,8 +55,6 @@ def test_corrections_by_hand(options: dict[str, Any], expected: list[float]) -> 
 
 
 def test_told_how_to_correct_an_algorithm_corrects_no_second_time() -> None:
-    from ludus.trainers.algorithms.corrections import for_engine, truncated_weight
-
     assert for_engine(get_algorithm("grpo"), exact=False).corrections == (truncated_weight,)
     assert for_engine(get_algorithm("grpo"), exact=True).corrections == ()
     assert for_engine(get_algorithm("grpo", tis=0), exact=False).corrections == ()
@@ -203,8 +204,93 @@ def test_a_reduction_counts_episodes_or_trajectories() -> None:
 
 def test_every_preset_takes_the_sampling_rules() -> None:
     for name in ALGORITHMS:
-        found = get_algorithm(name, overlong_buffer=5, drop_truncated=True)
-        assert found.overlong_buffer == 5 and found.drop_truncated
+        assert get_algorithm(name, drop_truncated=True).drop_truncated
+        if name != "opd":  # which learns from no rewards
+            assert get_algorithm(name, overlong_buffer=5).overlong_buffer == 5
+
+
+def test_a_reduction_is_an_option_of_every_preset_that_has_none_of_its_own() -> None:
+    found = {}
+    for name in ALGORITHMS:
+        try:
+            found[name] = get_algorithm(name, reduction="sequence_mean_token_mean").reduction
+        except AlgorithmError as error:
+            assert "leave reduction out" in str(error)
+    assert set(ALGORITHMS) - set(found) == {"dr_grpo", "kimi_k15"}
+    assert set(found.values()) == {reductions.sequence_mean_token_mean}
+    assert get_algorithm("grpo", reduction="token_mean").reduction is reductions.token_mean
+
+
+def test_verl_bounds_what_a_wrong_token_costs_and_takes_the_mean_over_tokens() -> None:
+    five = apart([log(5.0) - 1.0, -1.0, -1.0], [-1.0] * 3, [-1.0] * 3, [-2.0, 1.0, -1.0])
+    for name in ("grpo", "dapo", "ppo"):
+        verl = get_algorithm(name, like="verl")
+        assert verl.reduction is reductions.token_mean
+        assert verl.loss(five)[0][0].item() == pytest.approx(6.0)
+        assert get_algorithm(name).loss(five)[0][0].item() == pytest.approx(10.0)
+
+
+def test_a_teacher_s_whole_distribution_needs_no_weights() -> None:
+    assert for_engine(get_algorithm("opd", full_vocabulary=True), exact=False).corrections == ()
+    assert for_engine(get_algorithm("opd"), exact=False).corrections == (truncated_weight,)
+    assert len(get_algorithm("opd", tis=2.0).corrections) == 1
+
+
+def test_a_convention_of_a_term_that_is_not_there_is_none() -> None:
+    assert get_algorithm("grpo", like="trl").kl_weight == "old"
+    assert get_algorithm("grpo", like="trl", kl_coef=0.0).kl_weight is None
+    assert get_algorithm("grpo", decoupled=False, tis=2).corrections
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "says", "right"),
+    [
+        ("dapo", {"kl_form": "k2"}, "leave kl_form out, or choose grpo", {}),
+        ("grpo", {"kl_form": "k2", "kl_coef": 0.0}, "set kl_coef above 0", {"kl_form": "k2"}),
+        ("v32", {"kl_form": "k2"}, "set kl_weight: none", {"kl_form": "k2", "kl_weight": "none"}),
+        (
+            "grpo",
+            {"like": "trl", "kl_form": "k2"},
+            "set kl_weight: none",
+            {"like": "trl", "kl_form": "k2", "kl_weight": "none"},
+        ),
+        ("grpo", {"kl_coef": 0, "kl_weight": "old"}, "set kl_coef above 0, or kl_weight: none", {"kl_coef": 0}),
+        ("grpo", {"like": ["trl"]}, r"like=\['trl'\]; known: trl, verl", {"like": "trl"}),
+        ("opd", {"overlong_buffer": 5}, "learns from no reward that overlong_buffer", {"overlong_buffer": 0}),
+        ("opd", {"full_vocabulary": True, "tis": 2.0}, "no sampled token that tis could weigh", {"tis": 2.0}),
+        ("opd", {"full_vocabulary": True, "mis_low": 0.5}, "no sampled token that mis_low", {"mis_low": 0.5}),
+        ("opd", {"full_vocabulary": True, "drift": 0.5}, "no sampled token that drift could", {"drift": 0.5}),
+        (
+            "dapo",
+            {"counts": "trajectories"},
+            "set reduction: sequence_mean_token_mean",
+            {"counts": "trajectories", "reduction": "sequence_mean_token_mean"},
+        ),
+        ("grpo", {"reduction": "mean"}, "must be one of token_mean, sequence", {"reduction": "token_mean"}),
+        ("gspo", {"reduction": "token_mean"}, "token_mean would count it once for each", {}),
+    ],
+)
+def test_what_plays_no_part_is_refused_and_the_sentence_says_what_helps(
+    name: str, wrong: dict[str, Any], says: str, right: dict[str, Any]
+) -> None:
+    with pytest.raises(AlgorithmError, match=says):
+        get_algorithm(name, **wrong)
+    get_algorithm(name, **right)
+
+
+def test_a_penalty_over_a_whole_turn_is_refused() -> None:
+    config = PolicyConfig(algorithm="dapo", options={"overlong_buffer": 64}, steps=1)
+    with pytest.raises(AlgorithmError, match=r"overlong_buffer = 64 tokens .* sampling\.max_tokens = 64; lower"):
+        chosen_algorithm(config, 64)
+    assert chosen_algorithm(config, 65).overlong_buffer == 64
+
+
+def test_dynamic_sampling_needs_siblings_whatever_a_group_of_one_is_paid() -> None:
+    for options in ({"alone": "reward"}, {"like": "verl"}):
+        config = PolicyConfig(algorithm="dapo", options=options, group_size=1, steps=1)
+        with pytest.raises(AlgorithmError, match="dapo compares episodes of one task"):
+            chosen_algorithm(config)
+        chosen_algorithm(config.model_copy(update={"options": {**options, "dynamic_sampling": False}}))
 
 
 def test_the_loss_of_kimi_can_be_divided_by_the_length() -> None:

@@ -250,10 +250,11 @@ class PolicyTrainer:
             observed = "observed values" in self.algorithm.needs
             found = iter(token_values(self.critic, rows, self.config.micro_batch_tokens, observed))
             values = [[next(found) for _ in episode.trajectories] for episode in episodes]
-        kl = self._kl(episodes, others)
         teacher = others if "teacher" in self.algorithm.needs else None
-        entropies, by_step = self._entropies(episodes), not self.config.shuffle_rewards
-        return Experience(episodes, rewards, groups, kl, entropies, greedy, values, teacher, by_step)
+        logprobs, entropies = self._own(episodes, others)
+        by_step = not self.config.shuffle_rewards
+        experience = Experience(episodes, rewards, groups, None, entropies, greedy, values, teacher, by_step, logprobs)
+        return replace(experience, kl_E=self._kl(experience, others))
 
     def _reward(self, episode: Episode) -> float:
         assert episode.reward is not None
@@ -276,25 +277,36 @@ class PolicyTrainer:
         found = iter(frozen_logprobs(model, rows, self.config.micro_batch_tokens))
         return [[next(found) for _ in episode.trajectories] for episode in episodes]
 
-    def _kl(self, episodes: list[Episode], others: list[list[np.ndarray]] | None) -> list[list[np.ndarray]] | None:
+    def _kl(self, experience: Experience, others: list[list[np.ndarray]] | None) -> list[list[np.ndarray]] | None:
+        """k1 to the reference times its price, at each token, where it belongs into the reward."""
         algorithm = self.algorithm
         if algorithm.kl is None or algorithm.kl_in != "reward" or algorithm.kl_coef == 0 or others is None:
             return None
         return [
             [
-                self._kl_coef * np.where(t.mask, np.array(t.logprobs) - reference, 0.0)
-                for t, reference in zip(episode.trajectories, of_episode, strict=True)
+                self._kl_coef * np.where(t.mask, logprobs - reference, 0.0)
+                for t, logprobs, reference in zip(episode.trajectories, own, of_episode, strict=True)
             ]
-            for episode, of_episode in zip(episodes, others, strict=True)
+            for episode, own, of_episode in zip(experience.episodes, experience.logprobs(), others, strict=True)
         ]
 
-    def _entropies(self, episodes: list[Episode]) -> list[list[np.ndarray]] | None:
-        """The policy's entropy at each token, where the algorithm needs it."""
-        if "entropy" not in self.algorithm.needs:
-            return None
+    def _own(
+        self, episodes: list[Episode], others: list[list[np.ndarray]] | None
+    ) -> tuple[list[list[np.ndarray]] | None, list[list[np.ndarray]] | None]:
+        """The policy's log-probability and entropy at each token, from one pass; each None where it is not needed.
+
+        What a sampler recorded is the policy's own log-probability where the engine computes as the trainer does and
+        every episode began with this policy.
+        """
+        foreign = not is_exact(self.engine) or self.unfinished is not None
+        compared = others is not None and ("teacher" in self.algorithm.needs or self.algorithm.kl_in == "reward")
+        uncertain = "entropy" in self.algorithm.needs
+        if not uncertain and not (foreign and compared):
+            return None, None
         rows = [Row(t, np.zeros(len(t.mask)), 0.0) for episode in episodes for t in episode.trajectories]
-        entropies = iter(frozen_scores(self.model, rows, self.config.micro_batch_tokens)[1])
-        return [[next(entropies) for _ in episode.trajectories] for episode in episodes]
+        scores = map(iter, frozen_scores(self.model, rows, self.config.micro_batch_tokens))
+        logprobs, entropies = ([[next(own) for _ in e.trajectories] for e in episodes] for own in scores)
+        return logprobs if foreign else None, entropies if uncertain else None
 
     def _optimise(
         self,
@@ -321,7 +333,10 @@ class PolicyTrainer:
             known = build_rows(algorithm, experience.episodes, others)
             rows = [replace(row, reference=one.advantages) for row, one in zip(rows, known, strict=True)]
         if config.epochs * config.minibatches > 1 or algorithm.trust_region is not None:
-            olds = frozen_logprobs(self.model, rows, config.micro_batch_tokens)
+            if experience.logprobs_E is not None:
+                olds = [row.advantages for row in build_rows(algorithm, experience.episodes, experience.logprobs_E)]
+            else:
+                olds = frozen_logprobs(self.model, rows, config.micro_batch_tokens)
             rows = [replace(row, old=values) for row, values in zip(rows, olds, strict=True)]
         curves: list[dict[str, float]] = []
         self.model.train()
@@ -483,9 +498,9 @@ def teacher_gap(experience: Experience) -> dict[str, float]:
     if experience.teacher_E is None:
         return {}
     gaps = [
-        (np.array(t.logprobs) - teacher)[np.array(t.mask)]
-        for episode, own in zip(experience.episodes, experience.teacher_E, strict=True)
-        for t, teacher in zip(episode.trajectories, own, strict=True)
+        (logprobs - teacher)[np.array(t.mask)]
+        for episode, own, theirs in zip(experience.episodes, experience.logprobs(), experience.teacher_E, strict=True)
+        for t, logprobs, teacher in zip(episode.trajectories, own, theirs, strict=True)
     ]
     return {"kl_teacher": float(np.concatenate(gaps).mean())}
 

@@ -71,7 +71,7 @@ class StarRounds:
             after_round(number + 1)
 
     def round(self, number: int) -> None:
-        """Play, keep, learn. Without anything right to learn from the weights stay as they are."""
+        """Play, keep, learn. Without anything right to learn from the weights stay as they are, or are `first`."""
         self.model.eval()
         requests = self.stream.groups(self.config.groups)
         episodes = self.rollout.run(requests)
@@ -130,13 +130,16 @@ class StarRounds:
         return [without_hint(episode, failed[group]) for group, episode in best.items()]
 
     def _learn(self, number: int, answers: Sequence[Trajectory]) -> dict[str, float]:
-        """Fine-tune on the answers; means over the optimiser steps."""
+        """Fine-tune on the answers; means over the optimiser steps.
+
+        From the first round on the model goes back to `first`, which may be another than the one that played.
+        """
         config = self.config
-        if not answers:
-            return {}
-        if self.first is not None:
+        if self.first is not None and (answers or number == 0):
             self.model.load_state_dict(self.first)
             self.optimizer = build_optimizer(self.model, config.optimizer)
+        if not answers:
+            return {}
         self.model.train()
         order = derive_seed(self.seed, "star", number) % 2**31
         losses, norms = [], []

@@ -47,7 +47,8 @@ class Unfinished:
     def play(self, rollout: Rollout, stream: TaskStream, wanted: int, version: int) -> list[Episode]:
         """Go on with what is under way, `wanted` groups with the new ones; the episodes of those that are done.
 
-        Where none is, all are gone on with, until one is.
+        Where there is nothing to learn from among them, as where a task is broken, all are gone on with, until there is
+        or none is left.
         """
         fresh = stream.groups(max(wanted - len(self.groups), 0))
         for _, requests in groupby(fresh, key=lambda request: request.group):
@@ -56,7 +57,7 @@ class Unfinished:
         while True:
             self._go_on(rollout, version)
             done = [group for group in self.groups if group.done]
-            if done:
+            if any(_teaches(episode) for group in done for episode in group.episodes) or len(done) == len(self.groups):
                 self.groups = [group for group in self.groups if not group.done]
                 return [episode for group in done for episode in group.episodes if episode is not None]
 
@@ -98,6 +99,10 @@ def staleness(episodes: Iterable[Episode], version: int) -> float:
         version - v for e in episodes for t in e.trajectories for v, own in zip(t.versions, t.mask, strict=True) if own
     ]
     return sum(lags) / max(len(lags), 1)
+
+
+def _teaches(episode: Episode | None) -> bool:
+    return episode is not None and episode.reward is not None and bool(episode.trajectories)
 
 
 def _row(group: _Group) -> dict[str, object]:

@@ -167,8 +167,8 @@ def distill(experience: Experience, state: State) -> tuple[list[list[np.ndarray]
     """
     assert experience.teacher_E is not None
     advantages = [
-        [np.where(t.mask, teacher - np.array(t.logprobs), 0.0) for t, teacher in zip(e.trajectories, own, strict=True)]
-        for e, own in zip(experience.episodes, experience.teacher_E, strict=True)
+        [np.where(t.mask, teacher - p, 0.0) for t, teacher, p in zip(e.trajectories, theirs, own, strict=True)]
+        for e, theirs, own in zip(experience.episodes, experience.teacher_E, experience.logprobs(), strict=True)
     ]
     return advantages, state
 
@@ -282,11 +282,13 @@ def _gae(experience: Experience, gamma: float, lam: float, across: bool) -> tupl
     for episode, parts, rewards in zip(
         experience.episodes, experience.values_E, token_rewards(experience), strict=True
     ):
-        sampled = np.concatenate([np.array(t.mask) for t in episode.trajectories] or [np.zeros(0, bool)])
+        masks = [np.array(t.mask) for t in episode.trajectories] or [np.zeros(0, bool)]
+        sampled = np.concatenate(masks)
         every = np.concatenate([part[:-1] for part in parts] or [np.zeros(0)])
         # What was cut would have gone on; what ended is paid nothing more.
         after = float(parts[-1][-1]) if parts and not episode.terminated else 0.0
-        steps = sampled if across else np.cumsum(sampled) > 0  # all from the first sampled token on
+        # All from the first sampled token of each trajectory on: of what stands before it the critic says nothing.
+        steps = sampled if across else np.concatenate([np.cumsum(mask) > 0 for mask in masks])
         paid = np.zeros(len(sampled))
         paid[sampled] = rewards
         found = np.zeros(len(sampled))

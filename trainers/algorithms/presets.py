@@ -24,6 +24,7 @@ SIBLINGS = frozenset({"siblings"})
 
 
 VERL: dict[str, object] = {"eps": 1e-6, "alone": "reward"}
+VERL_LOSS: dict[str, object] = {"dual_clip": 3.0, "reduction": "token_mean"}
 LIKE: dict[tuple[str, str], dict[str, object]] = {
     ("grpo", "trl"): {"eps": 1e-4, "kl_weight": "old"},
     ("dapo", "trl"): {"eps": 1e-4},
@@ -32,12 +33,12 @@ LIKE: dict[tuple[str, str], dict[str, object]] = {
     ("cispo", "trl"): {"eps": 1e-4, "clip_low": 1.0, "highest": 5.0},
     ("rloo", "trl"): {"ratio": "sequence_sum"},
     ("ppo", "trl"): {"across": False},
-    ("grpo", "verl"): {**VERL, "kl_weight": "none"},
-    ("dapo", "verl"): VERL,
+    ("grpo", "verl"): {**VERL, **VERL_LOSS, "kl_weight": "none"},
+    ("dapo", "verl"): {**VERL, **VERL_LOSS},
     ("gspo", "verl"): VERL,
     ("sapo", "verl"): VERL,
     ("cispo", "verl"): {**VERL, "clip_low": 0.2, "clip_high": 0.2, "highest": 0.0},
-    ("ppo", "verl"): {"across": True},
+    ("ppo", "verl"): {**VERL_LOSS, "across": True},
 }
 """By preset and library: the options that give its conventions."""
 
@@ -58,10 +59,13 @@ def get_algorithm(name: str, **options: object) -> Algorithm:
         hint = f" Did you mean '{near[0]}'?" if near else ""
         raise AlgorithmError(f"Unknown algorithm '{name}'.{hint} Known: {', '.join(sorted(ALGORITHMS))}.")
     like = options.pop("like", None)
-    if like is not None and (name, like) not in LIKE:
+    if like is not None and (not isinstance(like, str) or (name, like) not in LIKE):
         known = ", ".join(sorted(library for known, library in LIKE if known == name)) or "none"
         raise AlgorithmError(f"{name} has no conventions of its own like={like!r}; known: {known}.")
-    options = {**LIKE.get((name, str(like)), {}), **options}
+    conventions = dict(LIKE.get((name, str(like)), {}))
+    if options.get("kl_coef") == 0:
+        conventions.pop("kl_weight", None)  # of a term that is not there
+    options = {**conventions, **options}
     allowed = inspect.signature(ALGORITHMS[name]).parameters
     changes = {
         option: options.pop(option) for option in list(options) if option not in allowed and option in VARIATIONS
@@ -296,6 +300,10 @@ def grpo(
     """
     if kl_weight not in ("none", "old", "sampler"):
         raise AlgorithmError(f"grpo.kl_weight = {kl_weight!r} must be one of none, old, sampler.")
+    if kl_coef == 0 and kl_weight != "none":
+        raise AlgorithmError(
+            f"grpo has no KL term that kl_weight = {kl_weight!r} could weigh; set kl_coef above 0, or kl_weight: none."
+        )
     return Algorithm(
         name="grpo",
         estimator=_group_norm("grpo", eps, std, alone),
@@ -341,7 +349,7 @@ def dapo(
         estimator=_group_norm("dapo", eps, alone=alone),
         loss=_clip(clip_low, clip_high),
         reduction=reductions.token_mean,
-        needs=_siblings(alone),
+        needs=SIBLINGS if dynamic_sampling else _siblings(alone),  # a group of one never has spread
         dynamic_sampling=dynamic_sampling,
         max_refills=max_refills,
         overlong_buffer=overlong_buffer,
@@ -552,6 +560,7 @@ def opd(
         estimator=advantages.distill,
         loss=losses.reverse_kl if full_vocabulary else sampled,
         reduction=reductions.token_mean,
+        weigh_foreign=not full_vocabulary,  # what it learns of a state depends on no sample
         needs=frozenset({"teacher", "teacher's distribution"} if full_vocabulary else {"teacher"}),
     )
 

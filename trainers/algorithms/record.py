@@ -33,7 +33,8 @@ class Experience:
     reference logprob times its coefficient, where the algorithm puts KL into the reward; entropies_E, in nats;
     values_E, what a critic says of the state before each token and, last, of that at the end, [T + 1], for observed
     tokens where the algorithm asks for it; teacher_E, the
-    teacher's log-probability. greedy_E: the reward of a greedy episode of the same task. None where the algorithm needs
+    teacher's log-probability; logprobs_E, that of the policy, None where it is what the sampler recorded, see
+    `logprobs`. greedy_E: the reward of a greedy episode of the same task. None where the algorithm needs
     none. paid_by_step: whether the rewards of steps stand where they were earned; else all that an episode was paid
     stands at its end, as where rewards were shuffled over episodes.
     """
@@ -47,6 +48,16 @@ class Experience:
     values_E: list[list[np.ndarray]] | None = None
     teacher_E: list[list[np.ndarray]] | None = None
     paid_by_step: bool = True
+    logprobs_E: list[list[np.ndarray]] | None = None
+
+    def logprobs(self) -> list[list[np.ndarray]]:
+        """The policy's log-probability of each token, [episode][trajectory][T], 0 where it was not sampled.
+
+        What was sampled by an earlier policy, or by an engine that computes otherwise, has another than was recorded.
+        """
+        if self.logprobs_E is not None:
+            return self.logprobs_E
+        return [[np.where(t.mask, t.logprobs, 0.0) for t in episode.trajectories] for episode in self.episodes]
 
 
 @dataclass(frozen=True)
@@ -204,7 +215,7 @@ class Algorithm:
         if (kl == "k2" or kl.endswith("_straight")) and self.kl_weight is not None:
             raise AlgorithmError(
                 f"{self.name}: the gradient of {kl} is that of the divergence as it stands, and kl_weight would add a"
-                " second one; leave kl_weight out, or take k1 or k3."
+                " second one; set kl_weight: none, or take k1 or k3."
             )
         if self.kl_to == "old" and (kl != "k3" or self.kl_in == "reward"):
             raise AlgorithmError(f"{self.name}: the divergence from the old policy is k3 in the loss; set both so.")

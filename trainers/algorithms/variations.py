@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from . import corrections, kl, losses
+from . import advantages, corrections, kl, losses, reductions
 from .record import Algorithm, AlgorithmError, Correction
 
 Options = Mapping[str, Any]
@@ -31,16 +31,19 @@ VARIATIONS: dict[str, type | tuple[str, ...]] = {
     "entropy_coef": float,
     "overlong_buffer": int,
     "drop_truncated": bool,
+    "reduction": ("token_mean", "sequence_mean_token_mean", "sequence_mean_token_sum"),
     "counts": ("episodes", "trajectories"),
 }
 """By name: the kind of value, or the values that there are."""
+WEIGHTS = ("tis", "tis_level", "mis_low", "mis_high", "decoupled", "drift", "drift_from")
+"""Those that weigh sampled tokens."""
 
 
 def vary(algorithm: Algorithm, options: Options) -> Algorithm:
     """The algorithm with what the options change. Raises AlgorithmError, one sentence with the reason."""
     for option, value in options.items():
         _check_kind(algorithm.name, option, value)
-    for part in (_kl, _corrections, _drift, _dual_clip, _entropy, _rest):
+    for part in (_kl, _samples, _corrections, _drift, _dual_clip, _entropy, _reduction, _rest):
         algorithm = part(algorithm, options)
     return algorithm
 
@@ -64,9 +67,8 @@ def _kl(algorithm: Algorithm, options: Options) -> Algorithm:
         return algorithm
     name = algorithm.name
     if algorithm.kl is None or algorithm.kl_coef == 0:
-        raise AlgorithmError(
-            f"{name} has no KL term that {given[0]} could change; set kl_coef above 0, or choose grpo."
-        )
+        mend = f"leave {given[0]} out" if algorithm.kl is None else "set kl_coef above 0"
+        raise AlgorithmError(f"{name} has no KL term that {given[0]} could change; {mend}, or choose grpo.")
     form = options.get("kl_form", getattr(algorithm.kl, "__name__", ""))
     changes: dict[str, Any] = {"kl": kl.FORMS[form]} if "kl_form" in options else {}
     if "k3_clip" in options:
@@ -86,13 +88,24 @@ def _kl(algorithm: Algorithm, options: Options) -> Algorithm:
     return replace(algorithm, **changes)
 
 
+def _samples(algorithm: Algorithm, options: Options) -> Algorithm:
+    """Refuse factors of sampled tokens where the loss is of whole distributions."""
+    given = [option for option in options if option in WEIGHTS]
+    if given and algorithm.loss is losses.reverse_kl:
+        raise AlgorithmError(
+            f"{algorithm.name} learns from whole distributions and from no sampled token that {given[0]} could weigh;"
+            " leave it out, or set full_vocabulary: false."
+        )
+    return algorithm
+
+
 def _corrections(algorithm: Algorithm, options: Options) -> Algorithm:
     """What samples of another policy weigh: bounded (tis), only within bounds (mis), or without any (decoupled)."""
     name = algorithm.name
     masks = "mis_low" in options or "mis_high" in options
     ways = [
         way
-        for way, given in (("tis", "tis" in options), ("mis", masks), ("decoupled", "decoupled" in options))
+        for way, given in (("tis", "tis" in options), ("mis", masks), ("decoupled", options.get("decoupled")))
         if given
     ]
     if len(ways) > 1:
@@ -113,10 +126,8 @@ def _corrections(algorithm: Algorithm, options: Options) -> Algorithm:
             raise AlgorithmError(f"{name}.tis = {bound} must be at least 1, or 0 for no weights at all.")
         level = options.get("tis_level", "token")
         found = partial(corrections.truncated_weight, highest=bound, level=level) if bound else None
-    elif options["decoupled"]:
-        found = corrections.proximal_weight
     else:
-        return algorithm
+        found = corrections.proximal_weight
     added = () if found is None else (found,)
     return replace(algorithm, corrections=(*algorithm.corrections, *added), weigh_foreign=False)
 
@@ -152,11 +163,32 @@ def _entropy(algorithm: Algorithm, options: Options) -> Algorithm:
     return replace(algorithm, entropy_coef=float(coefficient))
 
 
+def _reduction(algorithm: Algorithm, options: Options) -> Algorithm:
+    name = algorithm.name
+    if "reduction" in options:
+        if getattr(algorithm.reduction, "func", None) is reductions.constant_length:
+            raise AlgorithmError(f"{name} divides by its horizon; leave reduction out, or choose grpo with std: none.")
+        if getattr(algorithm.loss, "func", None) is losses.mirror:
+            raise AlgorithmError(f"{name}: the loss is of whole responses; leave reduction out, or set per_token.")
+        algorithm = replace(algorithm, reduction=getattr(reductions, options["reduction"]))
+    if options.get("counts") == "trajectories" and algorithm.reduction is reductions.token_mean:
+        raise AlgorithmError(
+            f"{name} takes the mean over tokens, whatever they are counted in; leave counts out, or set reduction:"
+            " sequence_mean_token_mean."
+        )
+    return algorithm
+
+
 def _rest(algorithm: Algorithm, options: Options) -> Algorithm:
     """Fields of the record that options name as they are."""
     changes = {name: options[name] for name in ("overlong_buffer", "drop_truncated", "counts") if name in options}
     if changes.get("overlong_buffer", 0) < 0:
         raise AlgorithmError(
             f"{algorithm.name}.overlong_buffer = {changes['overlong_buffer']} must not be negative; 0 switches it off."
+        )
+    if changes.get("overlong_buffer") and algorithm.estimator is advantages.distill:
+        raise AlgorithmError(
+            f"{algorithm.name} learns from no reward that overlong_buffer could lower; leave it out, or set"
+            " drop_truncated: true."
         )
     return replace(algorithm, **changes)
