@@ -20,7 +20,7 @@ import torch
 from .agents.config import EnvConfig, ModelConfig, SamplingConfig
 from .agents.engine import Sampling
 from .agents.evaluate import EvalResult, evaluate
-from .agents.lora import BASE_BESIDE, save_merged
+from .agents.lora import BASE_BESIDE, path_from, save_merged, seen_from
 from .agents.model import choose_device, copy_trained, prepare_model
 from .agents.renderer import Renderer
 from .agents.rollout import Arena, Rollout
@@ -41,8 +41,10 @@ from .trainers.checkpoint import (
     CheckpointError,
     list_checkpoints,
     load_weights,
+    put_weights,
     save_checkpoint,
     save_weights,
+    trained_weights,
     write_folder,
 )
 from .trainers.config import CriticConfig, PolicyConfig
@@ -156,8 +158,10 @@ class _Session:
         chosen = self.run.checkpoints / "teacher.txt"  # a run that trains on has other checkpoints tomorrow
         if not chosen.exists():
             chosen.parent.mkdir(exist_ok=True)
-            chosen.write_text(newest_model(policy.teacher), encoding="utf-8")
-        path = chosen.read_text(encoding="utf-8")
+            teacher = Path(newest_model(policy.teacher))  # of a hub name there is no such folder
+            name = seen_from(chosen.parent, str(teacher.absolute())) if teacher.exists() else policy.teacher
+            chosen.write_text(name, encoding="utf-8")
+        path = path_from(chosen.parent, chosen.read_text(encoding="utf-8"))
         return self._with_our_tokens(path, f"teacher {policy.teacher}").eval().requires_grad_(False)
 
     def _learner(self) -> PreTrainedModel | None:
@@ -444,7 +448,7 @@ class _Session:
             if trainer.unfinished is not None:
                 extra["unfinished"] = trainer.unfinished.state()
             if config.reference_every is not None and trainer.reference is not None:
-                extra["reference"] = trainer.reference.state_dict()
+                extra["reference"] = trained_weights(trainer.reference)
             self._save("policy", step, optimizer, {**extra, "multipliers": trainer.multipliers})
 
         if config.rollbacks and not list_checkpoints(self.run.checkpoints):
@@ -467,7 +471,7 @@ class _Session:
             return None
         reference = self._reference(start.step, "reference")
         if "reference" in start.extra:
-            reference.load_state_dict(start.extra["reference"])
+            put_weights(reference, start.extra["reference"])
         return reference
 
     def _critic(self, start: _Start) -> dict[str, Any]:
