@@ -532,7 +532,7 @@ class _Session:
                 name,
                 tasks=count,
                 sampling=sampling,
-                seed=self.recipe.seed,
+                seed=self.recipe.seed if config.seed is None else config.seed,
                 on_episode=lambda _, progress=progress: self.display.update(next(progress)),  # type: ignore[misc]
             )
             shown = name.removeprefix("held-out/")
