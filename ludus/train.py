@@ -132,7 +132,9 @@ class _Session:
         """Say what the run will take, and what to change where that is more than there is."""
         device = choose_device(self.recipe.device)
         algorithm = self.algorithm if self.recipe.policy is not None else None
-        plan, limit = plan_memory(self.recipe, algorithm, device, newest_model), memory_limit(device)
+        learner = not (self.run.checkpoints / "reference_star").exists()
+        plan = plan_memory(self.recipe, algorithm, device, newest_model, learner=learner)
+        limit = memory_limit(device)
         self.display.note(plan.line(limit))
         warning = plan.warning(limit, self.recipe)
         if warning is not None:
