@@ -50,8 +50,16 @@ class LoraConfig(Section):
     targets: tuple[str, ...] = Field(
         (ALL_LINEAR,),
         min_length=1,
-        description="linear layers of the blocks, such as q_proj; [all-linear]: all of them",
+        description="linear layers of the blocks, such as q_proj; all-linear: all of them",
     )
+
+    @field_validator("targets", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, targets: object) -> object:
+        if targets == []:
+            raise ValueError("name at least one layer, or leave it out for all of them")
+        # Behind a validator a list is no tuple to pydantic.
+        return (targets,) if isinstance(targets, str) else tuple(targets) if isinstance(targets, list) else targets
 
 
 class ModelConfig(Section):

@@ -6,7 +6,9 @@ Invariant: a layer computes with `weight_of(layer)`, so that engine, trainer and
 
 from __future__ import annotations
 
+import copy
 import json
+import os
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +29,8 @@ ADAPTER = "default"
 """The name that peft gives to an adapter that is alone."""
 BASE_BESIDE = "../base"
 """Where, seen from a checkpoint, the base of a model lies that was made on the spot."""
+HOMES = (("recipe.yaml", "checkpoints"), ("chain.yaml", "stages"))
+"""What a folder of a run holds, and that of a chain: within them paths are relative, so that they can be moved."""
 
 
 class LoraError(LudusError):
@@ -59,8 +63,8 @@ def add_lora(model: PreTrainedModel, config: LoraConfig, seed: int, path: str | 
             "model.lora adapts the linear layers of `layers`, and this model has none; choose another model."
         )
     wanted = known if ALL_LINEAR in config.targets else config.targets
-    for target in wanted:
-        if target not in known:
+    for target in config.targets:
+        if target not in (*known, ALL_LINEAR):
             raise LoraError(
                 f"model.lora.targets has {target!r}, and the linear layers in the blocks of this model are "
                 f"{', '.join(known)}; choose of these, or all-linear."
@@ -132,13 +136,33 @@ def save_merged(model: PreTrainedModel, folder: Path) -> None:
 
 
 def save_adapters(model: PreTrainedModel, folder: Path) -> None:
-    """Write the adapters as peft does, without asking the hub whether the base has changed."""
+    """Write the adapters as peft does, without asking the hub whether the base has changed.
+
+    A base in the same run or chain is written down as seen from the folder, so that both can be moved together.
+    """
     from safetensors.torch import save_file
 
-    settings: Any = model.peft_config
-    settings[ADAPTER].save_pretrained(str(folder))
+    all_settings: Any = model.peft_config
+    settings = copy.copy(all_settings[ADAPTER])
+    settings.base_model_name_or_path = seen_from(folder, settings.base_model_name_or_path)
+    settings.save_pretrained(str(folder))
     weights = {name: tensor.contiguous() for name, tensor in adapter_weights(model).items()}
     save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+
+
+def seen_from(folder: Path, path: str) -> str:
+    """A model's path as it is to be written down in a folder: relative where one run or chain holds both."""
+    here, there = folder.absolute(), Path(path)
+    for home in here.parents if there.is_absolute() else ():
+        holds = any((home / file).is_file() and (home / part).is_dir() for file, part in HOMES)
+        if holds and there.is_relative_to(home):
+            return os.path.relpath(there, here)
+    return path
+
+
+def path_from(folder: Path, name: str) -> str:
+    """The model that `seen_from` wrote down in a folder."""
+    return os.path.normpath(folder / name) if name.startswith("..") else name
 
 
 def base_of(folder: Path) -> str:
@@ -149,7 +173,7 @@ def base_of(folder: Path) -> str:
         name = None
     if not isinstance(name, str) or not name:
         raise LoraError(f"{folder / ADAPTER_FILE} does not say to which model its adapters belong; write it there.")
-    return str(folder / name) if name.startswith("..") else name
+    return path_from(folder, name)
 
 
 def merge_into(base: PreTrainedModel, folder: Path) -> PreTrainedModel:

@@ -58,11 +58,13 @@ class MemoryPlan:
         return sorted(found, key=lambda item: -item[1])
 
 
-def plan_memory(recipe: Recipe, algorithm: Algorithm | None, device: str, newest: Callable[[str], str]) -> MemoryPlan:
+def plan_memory(
+    recipe: Recipe, algorithm: Algorithm | None, device: str, newest: Callable[[str], str], *, learner: bool = True
+) -> MemoryPlan:
     """The plan of a recipe's fullest phase, from the shapes of its models. No weights are loaded.
 
-    algorithm: of the policy phase. device: cpu or cuda. newest: the model directory that a teacher's name means.
-    UnsupportedModelError where the engine cannot run the model.
+    algorithm: of the policy phase. device: cpu or cuda. newest: the model directory that a name means. learner:
+    whether that of STaR is still to be loaded. UnsupportedModelError where the engine cannot run the model.
     """
     model = outline_model(recipe.model)
     check_architecture(model.config)
@@ -70,6 +72,11 @@ def plan_memory(recipe: Recipe, algorithm: Algorithm | None, device: str, newest
     teacher = 0
     if policy is not None and policy.teacher is not None:
         teacher = model_bytes(outline_model(ModelConfig(path=newest(policy.teacher))))
+    # It is loaded with the policy, and let go when STaR has written it down.
+    waiting = recipe.star.learner if recipe.sft is not None and recipe.star is not None and learner else None
+    learning = 0 if waiting is None else model_bytes(outline_model(ModelConfig(path=newest(waiting))))
+    bounded = policy is not None and algorithm is not None and algorithm.trust_region is not None
+    rollout = policy.groups * policy.group_size * recipe.engine.max_length if policy and bounded else 0
     references = {
         "star": recipe.star is not None and recipe.star.restart,
         "preference": recipe.preference is not None
@@ -89,6 +96,8 @@ def plan_memory(recipe: Recipe, algorithm: Algorithm | None, device: str, newest
                 reference=references.get(phase, False),
                 critic=policy.critic.optimizer if phase == "policy" and policy and "values" in needs else None,
                 teacher=teacher,
+                learner=learning if phase == "sft" else 0,
+                trust_region=rollout if phase == "policy" else 0,
                 cuda=device == "cuda",
             ),
         )
@@ -128,6 +137,8 @@ def _advice(part: str, phase: str, recipe: Recipe) -> str | None:
         "reference": lora,
         "critic": lora,
         "teacher": "choose a smaller policy.teacher",
+        "learner": "make sft and star stages of a chain",
+        "trust region": "lower policy.groups or choose ppo",
         "engine's weights": "choose a smaller model",
         "engine's cache": "lower engine.slots or engine.max_length",
         "activations": f"{shorter}{checkpointing}",

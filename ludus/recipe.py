@@ -171,6 +171,12 @@ def _override(data: dict[str, Any], text: str) -> Location:
             continue
         if here.get(index) is None:
             inside = tuple(location[2:] if location[0] == "chain" and "chain" in data else location)
+            if inside == ("envs",):
+                whole = ".".join(parts[: len(location)])
+                raise RecipeError(
+                    f"override {text}: there is no {whole} whose entries could be changed; give all of it, such as"
+                    f" {whole}=[{{name: ludus/WordMath-v0}}]."
+                )
             if isinstance(index, str) and not _may_hold_keys(inside):
                 raise RecipeError(f"override {text}: {unknown_key(inside, Recipe)}")
             here[index] = {}
@@ -192,6 +198,11 @@ def _index(here: Any, part: str, text: str, location: Sequence[int | str]) -> in
     ]
     if named:
         return named[0]
+    if where == "chain" and not (part.isdecimal() and int(part) < len(here)):
+        names = [str(item["name"]) for item in here if isinstance(item, dict) and "name" in item]
+        near = get_close_matches(part, names, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(names)}."
+        raise RecipeError(f"override {text}: {part} is no stage of the chain; {hint}")
     if not part.isdecimal() or int(part) >= len(here):
         allowed = "it is empty" if not here else f"its last entry is {where}.{len(here) - 1}"
         raise RecipeError(f"override {text}: {where} is a list without an entry {part}; {allowed}.")

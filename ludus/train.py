@@ -20,7 +20,7 @@ import torch
 from .agents.config import EnvConfig, ModelConfig, SamplingConfig
 from .agents.engine import Sampling
 from .agents.evaluate import EvalResult, evaluate
-from .agents.lora import BASE_BESIDE, save_merged
+from .agents.lora import BASE_BESIDE, path_from, save_merged, seen_from
 from .agents.model import choose_device, copy_trained, prepare_model
 from .agents.renderer import Renderer
 from .agents.rollout import Arena, Rollout
@@ -41,8 +41,10 @@ from .trainers.checkpoint import (
     CheckpointError,
     list_checkpoints,
     load_weights,
+    put_weights,
     save_checkpoint,
     save_weights,
+    trained_weights,
     write_folder,
 )
 from .trainers.config import CriticConfig, PolicyConfig
@@ -130,7 +132,9 @@ class _Session:
         """Say what the run will take, and what to change where that is more than there is."""
         device = choose_device(self.recipe.device)
         algorithm = self.algorithm if self.recipe.policy is not None else None
-        plan, limit = plan_memory(self.recipe, algorithm, device, newest_model), memory_limit(device)
+        learner = not (self.run.checkpoints / "reference_star").exists()
+        plan = plan_memory(self.recipe, algorithm, device, newest_model, learner=learner)
+        limit = memory_limit(device)
         self.display.note(plan.line(limit))
         warning = plan.warning(limit, self.recipe)
         if warning is not None:
@@ -156,8 +160,10 @@ class _Session:
         chosen = self.run.checkpoints / "teacher.txt"  # a run that trains on has other checkpoints tomorrow
         if not chosen.exists():
             chosen.parent.mkdir(exist_ok=True)
-            chosen.write_text(newest_model(policy.teacher), encoding="utf-8")
-        path = chosen.read_text(encoding="utf-8")
+            teacher = Path(newest_model(policy.teacher))  # of a hub name there is no such folder
+            name = seen_from(chosen.parent, str(teacher.absolute())) if teacher.exists() else policy.teacher
+            chosen.write_text(name, encoding="utf-8")
+        path = path_from(chosen.parent, chosen.read_text(encoding="utf-8"))
         return self._with_our_tokens(path, f"teacher {policy.teacher}").eval().requires_grad_(False)
 
     def _learner(self) -> PreTrainedModel | None:
@@ -445,7 +451,7 @@ class _Session:
             if trainer.unfinished is not None:
                 extra["unfinished"] = trainer.unfinished.state()
             if config.reference_every is not None and trainer.reference is not None:
-                extra["reference"] = trainer.reference.state_dict()
+                extra["reference"] = trained_weights(trainer.reference)
             self._save("policy", step, optimizer, {**extra, "multipliers": trainer.multipliers})
 
         if config.rollbacks and not list_checkpoints(self.run.checkpoints):
@@ -468,7 +474,7 @@ class _Session:
             return None
         reference = self._reference(start.step, "reference")
         if "reference" in start.extra:
-            reference.load_state_dict(start.extra["reference"])
+            put_weights(reference, start.extra["reference"])
         return reference
 
     def _critic(self, start: _Start) -> dict[str, Any]:
@@ -529,7 +535,7 @@ class _Session:
                 name,
                 tasks=count,
                 sampling=sampling,
-                seed=self.recipe.seed,
+                seed=self.recipe.seed if config.seed is None else config.seed,
                 on_episode=lambda _, progress=progress: self.display.update(next(progress)),  # type: ignore[misc]
             )
             shown = name.removeprefix("held-out/")

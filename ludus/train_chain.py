@@ -7,21 +7,29 @@ so a chain that is killed and resumed ends with the weights of one that was not 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
-from .agents.model import prepare_model
-from .chain import START, Chain, Stage
+import torch
+
+from .agents.model import check_place, choose_device, outline_model, prepare_model
+from .chain import START, Chain, Stage, named_models, not_before
 from .chain_folder import ChainFolder
 from .chain_report import write_chain_report
 from .recipe import Recipe, dump_recipe
 from .report_data import EnvScores
-from .run_folder import RunFolder
+from .run_folder import CHAIN, RunFolder
 from .sandbox.errors import LudusError
 from .train import chosen_algorithm, env_maker, newest_model, train_recipe
 from .trainers.checkpoint import write_folder
+from .trainers.optimizer import adamw_class
 from .trainers.recorder import Show
 from .wandb_log import wandb_package
 from .whole_file import write_whole
+
+WRITTEN = ".written.yaml"
+"""What a chain last wrote into a stage's recipe.yaml."""
 
 
 class ChainError(LudusError):
@@ -35,7 +43,8 @@ def train_chain(folder: ChainFolder, *, display: Show) -> dict[str, list[EnvScor
     """
     chain = folder.chain
     for stage in chain.stages:
-        _check(stage)
+        if not folder.finished(stage):
+            _check(stage, [other.name for other in chain.stages[: stage.number - 1]])
     if chain.stages[0].recipe.model.tiny is not None and not folder.start.exists():
         _make_start(folder, chain)
     for stage in chain.stages:
@@ -53,12 +62,19 @@ def _train(folder: ChainFolder, stage: Stage, display: Show) -> None:
     recipe, place = stage_recipe(folder, stage), folder.stage(stage)
     begun = (place / "recipe.yaml").is_file()
     if begun:
+        _check_recipe(stage, recipe, place)
         run = RunFolder.resume(place)
         write_whole(place / "recipe.yaml", dump_recipe(recipe))  # the folder may have been moved, and paths with it
     else:
+        if any((place / "checkpoints").glob("*")):
+            raise ChainError(
+                f"stage {stage.name}: {place / 'recipe.yaml'} is missing, and there are checkpoints beside it; put it"
+                f" back, or move {place} away to begin the stage anew."
+            )
         shutil.rmtree(place, ignore_errors=True)  # killed before it held anything
         run = RunFolder.create(recipe, place)
     with run:
+        write_whole(place / WRITTEN, dump_recipe(recipe))
         try:
             train_recipe(recipe, run, resume=begun, display=display)
         except LudusError as error:
@@ -67,14 +83,26 @@ def _train(folder: ChainFolder, stage: Stage, display: Show) -> None:
             raise ChainError(f"stage {stage.name}: {error}") from error
 
 
+def _check_recipe(stage: Stage, recipe: Recipe, place: Path) -> None:
+    """Refuse a stage's recipe.yaml that somebody has changed: it would be written over without a word."""
+    file, written = place / "recipe.yaml", place / WRITTEN
+    if not written.is_file():
+        return  # killed before that
+    if file.read_bytes() not in (written.read_bytes(), dump_recipe(recipe).encode()):
+        raise ChainError(
+            f"stage {stage.name}: {file} was changed, and the chain writes it from its {CHAIN}; change that"
+            f" instead, and put back what {written} says."
+        )
+
+
 def stage_recipe(folder: ChainFolder, stage: Stage) -> Recipe:
-    """The recipe of a stage with the model that it begins with, which must be there by now."""
+    """The recipe of a stage with the models that it names, which must be there by now."""
     recipe = stage.recipe
     path = _model(folder, stage.origin)
     changes: dict[str, object] = {"model": recipe.model.model_copy(update={"path": path, "tiny": None})}
-    if recipe.star is not None and recipe.star.learner is not None:
-        learner = _model(folder, recipe.star.learner)
-        changes["star"] = recipe.star.model_copy(update={"learner": learner})
+    for key, name in named_models(recipe).items():
+        phase, setting = key.split(".")
+        changes[phase] = getattr(recipe, phase).model_copy(update={setting: _model(folder, name)})
     return recipe.model_copy(update=changes)
 
 
@@ -96,20 +124,39 @@ def _make_start(folder: ChainFolder, chain: Chain) -> None:
     write_folder(folder.start, write)
 
 
-def _check(stage: Stage) -> None:
-    """What else can be known to be wrong with a stage before its model is there."""
+def _check(stage: Stage, before: Sequence[str]) -> None:
+    """What else can be known to be wrong with a stage before its model is there. before: the stages before it."""
     recipe = stage.recipe
     try:
         if recipe.trackers.wandb is not None:
             wandb_package()
+        device = torch.device(choose_device(recipe.device))
+        for optimizer in recipe.optimizers().values():
+            adamw_class(optimizer.kind, device)
         if recipe.policy is not None:
             chosen_algorithm(recipe.policy)
         if recipe.preference is not None and recipe.preference.path is not None:
             file = Path(recipe.preference.path)
             if not file.is_file():
                 raise ChainError(f"preference.path = {file} is no file; give one with pairs.")
+        for key, name in named_models(recipe).items():
+            _check_model(key, name, before)
+        if recipe.model.lora is not None:
+            outline_model(recipe.model)  # that of the chain's start has the same layers
         for env in recipe.envs:
             for split in (env.options.get("split", "train"), recipe.eval.split):
                 env_maker(env, split)().close()
     except LudusError as error:
         raise ChainError(f"stage {stage.name}: {error}") from error
+
+
+def _check_model(key: str, name: str, before: Sequence[str]) -> None:
+    """Refuse a name that is neither a stage nor a model here, and not likely to be one on the hub."""
+    if name == START or name in before:
+        return
+    if "/" not in name and not Path(name).exists() and get_close_matches(name, [START, *before], n=1, cutoff=0.7):
+        raise ChainError(f"{key} = {name} {not_before(name, before)}")
+    try:
+        check_place(newest_model(name))
+    except LudusError as error:
+        raise ChainError(f"{key}: {error}") from error

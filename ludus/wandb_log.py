@@ -52,9 +52,11 @@ class WandbLog:
                 self.run.define_metric(f"{phase}/*", step_metric=f"{phase}/step")
         except Exception as error:  # its own, those of its server, and those of its process
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-            raise WandbError(
-                f"Weights & Biases does not start ({reason}); run `wandb login`, or set trackers.wandb.mode: offline."
-            ) from error
+            login = config.mode != "offline" and (
+                "login" in reason or isinstance(error, wandb.errors.AuthenticationError | wandb.errors.CommError)
+            )
+            cure = "run `wandb login`, or set trackers.wandb.mode: offline" if login else "change trackers.wandb"
+            raise WandbError(f"Weights & Biases does not start ({reason}); {cure}.") from error
         self._rows = 0
         self._next = self.run.starting_step
         self._begun = False

@@ -24,11 +24,13 @@ from test_train import SHAPE, Notes, Vowels
 
 from ludus import train as train_module
 from ludus.agents.config import TinyModel
-from ludus.agents.model import create_tiny_model
+from ludus.agents.model import create_tiny_model, load_model
 from ludus.chain import Chain, load_training, make_chain
 from ludus.chain_folder import ChainFolder
 from ludus.cli import main
 from ludus.doctor import diagnose
+from ludus.envs.source import ListSource
+from ludus.envs.task import Task
 from ludus.recipe import Recipe, RecipeError, load_recipe, make_recipe
 from ludus.report import write_report
 from ludus.run_folder import RunFolder, RunFolderError
@@ -49,7 +51,16 @@ class Shown(Vowels):
         return ["".join(rng.choice(list("aeiou"), 3))]
 
 
+class Few(Shown):
+    """Few enough tasks that a seed chooses among them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.source = ListSource([Task(str(i), f"say {i}", None) for i in range(60)])
+
+
 gymnasium.register(id="test/Shown-v0", entry_point="test_chain:Shown")
+gymnasium.register(id="test/Few-v0", entry_point="test_chain:Few")
 COMMON = {**BASE, "envs": [{"name": "test/Shown-v0"}], "checkpoint": {"every": 1, "keep": 2}}
 STAGES: list[dict[str, Any]] = [
     {"name": "cold-start", "sft": {"steps": 2, "batch_size": 4, "demonstrations": 16}},
@@ -252,6 +263,23 @@ def test_a_chain_written_down_loads_as_an_equal_one(data: dict[str, Any], tmp_pa
             {"chain": [{**STAGES[2], "star": {**STAGES[2]["star"], "restart": False}}]},
             r"stage rejection: star\.learner is what each round returns to, and star\.restart is",
         ),
+        (
+            {"chain": [{"name": "rl", "policy": {"steps": 1, "algorithm": "opd", "teacher": "rl"}}]},
+            r"stage rl: policy\.teacher = 'rl' is no stage before it; choose from start\.",
+        ),
+        ({"chain": [STAGES[1]], "policy": 5}, r"^x\.yaml: policy = 5 must be a section, or null\."),
+        (
+            {"chain": [{"name": "rl", "policy": {"steps": 1, "optimizer": {"lr": 0.1}}}], "policy": {"optimizer": 5}},
+            r"^x\.yaml: policy\.optimizer = 5 must be a section, or null\.",
+        ),
+        ({"chain": [{**STAGES[0], "seed": 1}], "seed": -1}, r"^x\.yaml: seed = -1 must be a whole number"),
+        ({"chain": [{**STAGES[0], "seed": 1}], "seed": True}, r"^x\.yaml: seed = true must be a whole number"),
+        ({"chain": [{**STAGES[0], "eval": {"tasks": 2}}]}, r"stage cold-start: eval\.tasks decides on which tasks"),
+        (
+            {"chain": [{**STAGES[0], "form": "start"}]},
+            r"stage cold-start: form is not a known key; did you mean from\?",
+        ),
+        ({"chain": [{**STAGES[0], "zzz": 1}]}, r"stage cold-start: zzz is not a known key; known here: .*, from\."),
     ],
 )
 def test_a_fault_of_a_stage_is_named_with_the_stage(changes: dict[str, Any], sentence: str) -> None:
@@ -264,7 +292,21 @@ def test_a_wrong_override_of_a_stage_is_named(data: dict[str, Any], tmp_path: Pa
     for override, sentence in [
         ("chain.rl.policy.stps=1", r"^override chain\.rl\.policy\.stps=1: stage rl: policy\.stps is not a known key"),
         ("chain.rl.policy.steps=0", r"^override chain\.rl\.policy\.steps=0: stage rl: policy\.steps = 0 must be"),
-        ("chain.rm.policy.steps=1", r"^override chain\.rm\.policy\.steps=1: chain is a list without an entry rm"),
+        ("chain.rm.policy.steps=1", r"^override .*: rm is no stage of the chain; choose from cold-start, rl,"),
+        ("chain.9.policy.steps=1", r"^override .*: 9 is no stage of the chain; choose from cold-start, rl, rejection"),
+        (
+            "chain.rl.form=start",
+            r"^override chain\.rl\.form=start: stage rl: form is not a known key; did you mean from\?",
+        ),
+        ("chain.rl.envs.0.name=x", r"^override .*: there is no chain\.rl\.envs whose entries .* chain\.rl\.envs=\["),
+        (
+            "policy.steps=1",
+            r"^override policy\.steps=1: .* not reach the stages rl, rl-again, which set it; write chain",
+        ),
+        ("policy={steps: 1}", r"^override .*: policy\.steps would not reach the stages rl, rl-again,"),
+        ("sft.steps=1", r"^override sft\.steps=1: sft\.steps would not reach the stage cold-start, which sets it;"),
+        ("policy=5", r"^override policy=5: policy = 5 must be a section, or null\."),
+        ("seed=-1", r"^override seed=-1: seed = -1 must be a whole number of 0 or more"),
         (
             "chain.rl.polcy.steps=1",
             r"^override chain\.rl\.polcy\.steps=1: polcy is not a known key; did you mean",
@@ -272,6 +314,43 @@ def test_a_wrong_override_of_a_stage_is_named(data: dict[str, Any], tmp_path: Pa
     ]:
         with pytest.raises(RecipeError, match=sentence):
             load_training(tmp_path / "x.yaml", [override])
+
+
+def test_what_is_common_can_be_overridden_where_the_stages_that_say_it_are_too(data, tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text(dump(data))
+    overrides = ["policy.steps=1", "chain.rl.policy.steps=5", "chain.rl-again.policy={steps: 6}", "name=other"]
+    chain = load_training(tmp_path / "x.yaml", overrides)
+    assert isinstance(chain, Chain) and chain.name == "other"
+    assert [stage.recipe.policy.steps for stage in chain.stages if stage.recipe.policy] == [5, 6]
+
+
+def test_options_of_the_common_algorithm_are_not_those_of_another() -> None:
+    stages = [
+        {"name": "rl", "policy": {"options": {"clip_high": 0.3}}},
+        {"name": "same", "policy": {"algorithm": "grpo", "options": {"clip_high": 0.4}}},
+        {"name": "last", "policy": {"algorithm": "opd", "teacher": "rl"}},
+    ]
+    common = {**POLICY, "steps": 1, "options": {"kl_coef": 0.0}}
+    chain = make_chain({**COMMON, "model": {"tiny": {}}, "policy": common, "chain": stages}, "x.yaml")
+    found = [stage.recipe.policy.options for stage in chain.stages if stage.recipe.policy]
+    assert found == [{"kl_coef": 0.0, "clip_high": 0.3}, {"kl_coef": 0.0, "clip_high": 0.4}, {}]
+    assert all(stage.recipe.policy and stage.recipe.policy.groups == POLICY["groups"] for stage in chain.stages)
+
+
+def test_all_stages_are_judged_on_the_same_tasks(data: dict[str, Any], whole: Any, tmp_path: Path) -> None:
+    cold_start, rl, rejection, _, other = [whole[0].scores(stage)[0] for stage in whole[0].chain.stages]
+    assert cold_start.after.accuracy == rl.before.accuracy
+    assert rl.after.accuracy == rejection.before.accuracy == other.before.accuracy
+    stages = [STAGES[0], {**STAGES[0], "name": "again"}]
+    few = {key: value for key, value in data.items() if key != "policy"} | {"envs": [{"name": "test/Few-v0"}]}
+    with ChainFolder.create(make_chain({**few, "chain": stages}, "x.yaml"), tmp_path / "run") as folder:
+        train_chain(folder, display=Notes())
+
+    def judged(stage: str) -> list[str]:
+        rows = RunFolder(folder.path / "stages" / stage).read_episodes("eval-after_sft")
+        return [row["task_id"] for row in rows]
+
+    assert judged("01-cold-start") == judged("02-again") and len(judged("02-again")) == COMMON["eval"]["tasks"]
 
 
 @pytest.mark.parametrize(
@@ -283,18 +362,98 @@ def test_a_wrong_override_of_a_stage_is_named(data: dict[str, Any], tmp_path: Pa
             {"name": "late", "preference": {"steps": 1, "path": "gone.jsonl"}},
             "^stage late: preference.path = gone",
         ),
+        ({"name": "late", "star": {**STAGES[2]["star"], "learner": "strat"}}, r"^stage late: .*; did you mean start\?"),
+        (
+            {"name": "late", "star": {**STAGES[2]["star"], "learner": "/gone"}},
+            "^stage late: star.learner: /gone is not",
+        ),
+        (
+            {"name": "late", "policy": {"steps": 1, "algorithm": "opd", "teacher": "/gone"}},
+            "^stage late: policy.teacher: /gone is not",
+        ),
+        (
+            {"name": "late", "policy": {"steps": 1, "optimizer": {"kind": "paged_adamw_8bit"}}},
+            "^stage late: optimizer.kind = paged_adamw_8bit",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_late_stage_is_said_before_the_first_begins(
     data, stage: dict[str, Any], sentence: str, tmp_path: Path
 ) -> None:
-    chain = make_chain({**data, "chain": [*STAGES, stage]}, "x.yaml")
+    chain = make_chain({**data, "device": "cpu", "chain": [*STAGES, stage]}, "x.yaml")
     with ChainFolder.create(chain, tmp_path / "run") as folder:
         with pytest.raises(ChainError, match=sentence):
             train_chain(folder, display=Notes())
         assert not list((folder.path / "stages").iterdir())
         folder.remove_if_unused()
     assert not folder.path.exists()
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_wrong_adapters_of_a_late_stage_are_named_before_the_first(data, missing: bool, monkeypatch, tmp_path) -> None:
+    pytest.importorskip("peft", reason="peft is in the extra 'lora'")
+    if missing:
+        monkeypatch.setitem(sys.modules, "peft", None)
+    late = {"name": "late", "model": {"lora": {"targets": ["foo"]}}, "sft": {"steps": 1}}
+    chain = make_chain({**data, "chain": [*STAGES, late]}, "x.yaml")
+    sentence = r"install 'ludus\[lora\]'" if missing else "targets has 'foo'"
+    with ChainFolder.create(chain, tmp_path / "run") as folder:
+        with pytest.raises(ChainError, match=f"^stage late: .*{sentence}"):
+            train_chain(folder, display=Notes())
+        assert not list((folder.path / "stages").iterdir())
+
+
+def test_a_stage_may_teach_a_later_one_and_what_it_teaches_can_be_moved(data, tmp_path: Path) -> None:
+    pytest.importorskip("peft", reason="peft is in the extra 'lora'")
+    stages = [
+        {"name": "first", "sft": {"steps": 1, "batch_size": 2, "demonstrations": 4}},
+        {"name": "second", "policy": {"steps": 1, "algorithm": "opd", "teacher": "first"}},
+    ]
+    model = {**data["model"], "lora": {"rank": 2}}
+    chain = make_chain({**data, "model": model, "policy": {"groups": 2, "group_size": 2}, "chain": stages}, "x.yaml")
+    with ChainFolder.create(chain, tmp_path / "run") as folder:
+        train_chain(folder, display=Notes())
+        first, second = (folder.stage(stage) for stage in chain.stages)
+        assert RunFolder(second).recipe.policy.teacher == newest_model(first)
+        expected, _ = load_model(newest_model(second))
+    run = (tmp_path / "run").rename(tmp_path / "moved")
+    moved, _ = load_model(newest_model(run))
+    assert equal(snapshot(moved), snapshot(expected))
+    (run / "stages/02-second/.finished").unlink()
+    with ChainFolder.resume(run) as again:
+        train_chain(again, display=Notes())
+    assert (run / "stages/02-second/checkpoints/teacher.txt").read_text().startswith("../../01-first/")
+
+
+def test_a_stage_s_recipe_is_written_from_the_chain_s_alone(whole: Any, tmp_path: Path) -> None:
+    run = shutil.copytree(whole[0].path, tmp_path / "run")
+    stage = run / "stages/04-rl-again"
+    (stage / ".finished").unlink()
+    text = (stage / "recipe.yaml").read_text()
+    (stage / "recipe.yaml").write_text(text.replace("keep: 2", "keep: 7"))
+    with (
+        ChainFolder.resume(run) as folder,
+        pytest.raises(ChainError, match=r"^stage rl-again: .*recipe\.yaml was changed, .*chain\.yaml; change that"),
+    ):
+        train_chain(folder, display=Notes())
+    (stage / "recipe.yaml").write_text(text)
+    (run / "chain.yaml").write_text((run / "chain.yaml").read_text().replace("keep: 2", "keep: 7"))
+    with ChainFolder.resume(run) as folder:
+        train_chain(folder, display=Notes())
+    assert RunFolder(stage).recipe.checkpoint.keep == 7
+
+
+def test_the_checkpoints_of_a_stage_without_a_recipe_are_not_thrown_away(whole: Any, tmp_path: Path) -> None:
+    run = shutil.copytree(whole[0].path, tmp_path / "run")
+    stage = run / "stages/05-other"
+    for name in (".finished", "recipe.yaml"):
+        (stage / name).unlink()
+    with (
+        ChainFolder.resume(run) as folder,
+        pytest.raises(ChainError, match=r"^stage other: .*recipe\.yaml is missing, and there are checkpoints"),
+    ):
+        train_chain(folder, display=Notes())
+    assert list((stage / "checkpoints").glob("preference-*"))
 
 
 def test_the_folder_of_a_chain_is_said_to_be_one_and_its_stages_are_runs(whole: Any, capsys) -> None:

@@ -176,6 +176,7 @@ RUNS: dict[str, dict[str, Any]] = {
         "policy": POLICY,
     },
     "ppo": {"policy": {**POLICY, "algorithm": "ppo"}},
+    "renewed": {"policy": {**POLICY, "reference_every": 1, "options": {"kl_coef": 0.1}}},
     "trpo": {"policy": {**POLICY, "algorithm": "trpo", "options": {"critic": False}}},
     "star": {
         "star": {"rounds": 3, "groups": 6, "group_size": 2, "steps": 2, "rationalise": False},
@@ -204,6 +205,7 @@ def adapters(run: Path) -> dict[str, torch.Tensor]:
         ("sft", "sft-000002"),
         ("sft", "policy-000002"),
         ("ppo", "policy-000002"),
+        ("renewed", "policy-000002"),
         ("trpo", "policy-000002"),
         ("star", "star-000002"),
         ("star", "preference-000002"),
@@ -221,6 +223,9 @@ def test_a_run_that_stopped_ends_with_the_adapters_of_one_that_did_not(
     assert all(torch.equal(tensor, adapters(whole)[key]) for key, tensor in adapters(again).items())
     first, last = adapters(whole), list_checkpoints(whole / "checkpoints")[0].path / "adapter_model.safetensors"
     assert any(not torch.equal(tensor, first[key]) for key, tensor in load_file(last).items()), "something was learnt"
+    if name == "renewed":
+        state = list_checkpoints(whole / "checkpoints")[-1].state()
+        assert state["reference"].keys() == adapters(whole).keys()
     rows = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
     assert all(abs(row["kl_sampler"]) < 1e-4 for row in rows if "kl_sampler" in row)
     measured = [row["kl_reference"] for row in rows if "kl_reference" in row]
@@ -258,7 +263,15 @@ def test_targets_that_are_no_linear_layers_are_named() -> None:
     for wrong in ("q_prj", "lm_head", "embed_tokens", "q_pro"):
         with pytest.raises(LoraError, match=f"targets has '{wrong}'.* are down_proj, gate_proj, .*; choose of these"):
             add_lora(model, LoraConfig(targets=("q_proj", wrong)), 0)
+    with pytest.raises(LoraError, match="targets has 'foo'"):
+        add_lora(model, LoraConfig(targets=("all-linear", "foo")), 0)
     assert all(p.requires_grad for p in model.parameters())
+
+
+def test_one_target_may_stand_alone() -> None:
+    model = {"tiny": {}, "lora": {"targets": "all-linear"}}
+    recipe = make_recipe({**BASE, "model": model, "policy": {"steps": 1}}, "small.yaml")
+    assert recipe.model.lora == LoraConfig()
 
 
 @pytest.mark.parametrize(
@@ -266,8 +279,9 @@ def test_targets_that_are_no_linear_layers_are_named() -> None:
     [
         ({"rank": 0}, "model.lora.rank = 0 must be greater than 0"),
         ({"alpha": -1.0}, "model.lora.alpha = -1.0 must be greater than 0.0"),
-        ({"targets": []}, "model.lora.targets = [] needs at least 1"),
-        ({"targets": "all-linear"}, "model.lora.targets = 'all-linear' must be a list"),
+        ({"targets": []}, "model.lora.targets: name at least one layer"),
+        ({"targets": [3]}, "model.lora.targets.0 = 3 must be text"),
+        ({"targets": 3}, "model.lora.targets = 3 must be a list"),
         ({"dropout": 0.1}, "model.lora.dropout is not a known key"),
     ],
 )

@@ -188,6 +188,51 @@ def test_a_process_takes_what_was_planned_within_a_factor_of_1_3(changes: dict[s
     assert expected / 1.3 < measured < expected * 1.3
 
 
+REGION = """
+import json, resource, sys
+from dataclasses import replace
+from pathlib import Path
+import numpy as np
+import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
+from ludus.agents.trajectory import Trajectory
+from ludus.trainers.algorithms import get_algorithm
+from ludus.trainers.batch import Row
+from ludus.trainers.memory import micro_batch_bytes, trained_bytes, trust_region_bytes
+from ludus.trainers.policy_step import frozen_logprobs
+from ludus.trainers.trust_region import trust_region_step
+
+torch.set_num_threads(1)
+held = lambda: int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+def step(count, tokens, **changes):
+    model = Qwen2ForCausalLM(Qwen2Config(**{**json.loads(sys.argv[1]), **changes})).float().eval()
+    ids, length = tuple(range(3, 67)), 64
+    played = Trajectory(ids, (False,) + (True,) * (length - 1), (0.0,) * length, (0,) * length)
+    rows = [Row(played, np.linspace(-1, 1, length) + i, 1 / length, episode=i) for i in range(count)]
+    rows = [replace(row, old=old) for row, old in zip(rows, frozen_logprobs(model, rows, tokens), strict=True)]
+    before = held()
+    trust_region_step(get_algorithm("trpo", cg_steps=1), model, rows, tokens)
+    micro_batch = micro_batch_bytes(model, tokens, False)
+    parts = trained_bytes(model), *micro_batch.values(), trust_region_bytes(model, micro_batch, count * length)
+    return before, sum(parts)
+
+step(2, 64, vocab_size=100, hidden_size=32, intermediate_size=32, num_hidden_layers=1)
+before, expected = step(16, 512)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before, expected)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="it reads /proc")
+def test_a_trust_region_takes_what_was_planned_within_a_factor_of_1_3() -> None:
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
+    command = [sys.executable, "-c", REGION, json.dumps({**WIDE, "vocab_size": 4000})]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
+    assert done.returncode == 0, done.stderr[-2000:]
+    measured, expected = map(int, done.stdout.split())
+    assert expected / 1.3 < measured < expected * 1.3, (measured, expected)
+
+
 # --- of a recipe ---------------------------------------------------------------------------------------------------
 
 
@@ -212,6 +257,12 @@ def test_the_plan_is_that_of_the_fullest_phase_with_its_copies(tmp_path: Path) -
     twin = write_qwen25_twin(tmp_path)
     teaching = plan_of(recipe_of(policy={"steps": 1, "algorithm": "opd", "teacher": str(twin)}))
     assert teaching.parts["teacher"] == model_bytes(outline_model(ModelConfig(path=str(twin))))
+    star = {"rounds": 1, "steps": 1, "batch_size": 1, "learner": str(twin)}
+    learning = plan_of(recipe_of(sft=large, star=star, policy=None))
+    assert learning.phase == "sft" and learning.parts["learner"] == teaching.parts["teacher"]
+    assert "learner" not in plan_of(recipe_of(star=star, policy=None)).parts
+    bounded = plan_of(recipe_of(policy={"steps": 1, "algorithm": "trpo", "options": {"critic": False}}))
+    assert bounded.parts["trust region"] > 10 * bounded.parts["gradients"] and bounded.parts["optimiser states"] == 0
     few = plan_of(recipe_of(policy={"steps": 1, "groups": 1, "group_size": 2}))
     assert few.parts["logits"] == plan_of(recipe_of()).parts["logits"] * 2 * 256 // 8192
 

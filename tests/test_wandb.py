@@ -253,6 +253,13 @@ def test_without_the_package_the_run_says_so_before_it_begins(monkeypatch: pytes
         assert run.metrics() == []
 
 
+def test_a_project_that_cannot_be_is_said_as_wandb_says_it(wandb: Any, tmp_path: Path) -> None:
+    with RunFolder.create(small(), tmp_path / "run") as run:
+        with pytest.raises(WandbError, match=r"\(Invalid project name 'a/b c'.*\); change trackers\.wandb\.$") as found:
+            WandbLog(run.path, WandbConfig(mode="offline", project="a/b c"), {}, "run", None)
+        assert "login" not in str(found.value)
+
+
 def test_without_a_login_the_run_says_so_before_it_begins(wandb: Any, tmp_path: Path) -> None:
     recipe = tmp_path / "small.yaml"
     recipe.write_text(RECIPE)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from ..agents.lora import adapter_weights, has_lora, save_adapters
 from ..sandbox.errors import LudusError
@@ -124,12 +125,23 @@ def load_weights(model: PreTrainedModel, path: Path) -> None:
         weights = {name: tensor for file in files for name, tensor in load_file(file).items()}
     except Exception as error:  # safetensors raises its own
         raise CheckpointError(f"{path} cannot be read ({error}); delete it to resume from the one before.") from error
-    own = adapter_weights(model) if has_lora(model) else model.state_dict()
+    own = trained_weights(model)
     tied = set(getattr(model, "all_tied_weights_keys", None) or getattr(model, "_tied_weights_keys", None) or ())
     same = all(name in own and own[name].shape == tensor.shape for name, tensor in weights.items())
     if not same or own.keys() - weights.keys() - tied:
         raise CheckpointError(f"{path} holds a model of another shape than the recipe's; use the run's own recipe.")
+    put_weights(model, weights)
+
+
+def trained_weights(model: PreTrainedModel) -> dict[str, Tensor]:
+    """What training changes of a model, not copied: all of its state, or its adapters where it has some."""
+    return adapter_weights(model) if has_lora(model) else model.state_dict()
+
+
+def put_weights(model: PreTrainedModel, weights: dict[str, Tensor]) -> None:
+    """Copy what `trained_weights` returned of a model of the same shape into another."""
     if has_lora(model):
+        own = adapter_weights(model)
         for name, tensor in weights.items():
             own[name].copy_(tensor)
         return

@@ -108,7 +108,9 @@ class PolicyConfig(Section):
     critic: CriticConfig = CriticConfig()
     curriculum: CurriculumConfig | None = Field(None, description="chooses tasks by how often their kind was solved")
     teacher: str | None = Field(
-        None, description="model from which to distil, with the policy's tokenizer: a directory, a run, a hub name"
+        None,
+        description="model from which to distil, with the policy's tokenizer: a directory, a run or a hub name, in a"
+        " chain a stage or `start`",
     )
     partial_tokens: int | None = Field(
         None, gt=0, description="tokens that an episode may sample in one step; the next policy goes on where they end"
@@ -249,6 +251,9 @@ class EvalConfig(Section):
         None, gt=0, description="held-out tasks before and after training; `tasks` if unset"
     )
     split: str = "test"
+    seed: int | None = Field(
+        None, ge=0, lt=2**63, description="decides which held-out tasks are taken; the recipe's seed if unset"
+    )
 
 
 class CheckpointConfig(Section):

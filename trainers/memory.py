@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 FLOAT = 4
 LOGITS = 4
 """Tensors [tokens, vocabulary] that are there together: log-probabilities, their gradient, and two to make them."""
+REGION_WEIGHTS, REGION_ACTIVATIONS = 10, 1.5
+"""A trust region's copies of what learns, beside the gradient, and what the graph of the gradient keeps of each
+activation, for the second derivative."""
 QUANTISED = 4096
 """Weights that a tensor has at least whose states bitsandbytes keeps in 8 bits."""
 
@@ -74,6 +77,16 @@ def micro_batch_bytes(model: PreTrainedModel, tokens: int, gradient_checkpointin
     }
 
 
+def trust_region_bytes(model: PreTrainedModel, micro_batch: dict[str, int], tokens: int) -> int:
+    """What TRPO keeps: vectors as long as the weights, the graph of a gradient, the distributions before the step.
+
+    micro_batch: of `micro_batch_bytes`. tokens: of a step's whole rollout.
+    """
+    config: Any = model.config
+    vectors = REGION_WEIGHTS * trained_bytes(model)
+    return vectors + int(REGION_ACTIVATIONS * micro_batch["activations"]) + FLOAT * tokens * config.vocab_size
+
+
 def phase_bytes(
     model: PreTrainedModel,
     optimizer: OptimizerConfig,
@@ -84,23 +97,31 @@ def phase_bytes(
     reference: bool = False,
     critic: OptimizerConfig | None = None,
     teacher: int = 0,
+    learner: int = 0,
+    trust_region: int = 0,
     cuda: bool = False,
 ) -> dict[str, int]:
     """The bytes of a phase by what they are for.
 
-    model: it or its outline, adapters and all. critic: its optimizer, where there is one. teacher: bytes of its
-    weights. cuda: on a GPU, where the engine and the arithmetic are in bfloat16.
+    model: it or its outline, adapters and all. critic: its optimizer, where there is one. teacher, learner: bytes of
+    their weights. trust_region: tokens of a step's rollout where one bounds it; the optimizer then never steps. cuda:
+    on a GPU, where the engine and the arithmetic are in bfloat16.
     """
     found = {"weights": model_bytes(model), "gradients": trained_bytes(model)}
-    found["optimiser states"] = state_bytes(model, optimizer)
+    found["optimiser states"] = 0 if trust_region else state_bytes(model, optimizer)
     found |= engine_bytes(model, engine, 2 if cuda else FLOAT)
-    found |= micro_batch_bytes(model, micro_batch_tokens, gradient_checkpointing)
+    micro_batch = micro_batch_bytes(model, micro_batch_tokens, gradient_checkpointing)
+    found |= micro_batch
+    if trust_region:
+        found["trust region"] = trust_region_bytes(model, micro_batch, trust_region)
     if cuda:
         found["bfloat16 copies"] = model_bytes(model) // 2
     if reference:
         found["reference"] = trained_bytes(model)
     if teacher:
         found["teacher"] = teacher
+    if learner:
+        found["learner"] = learner
     if critic is not None:
         body = model.base_model
         found["critic"] = 2 * trained_bytes(body) + state_bytes(body, critic)
