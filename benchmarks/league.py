@@ -1,7 +1,8 @@
 """League: every policy preset from the same cold start, for the same number of steps; what each has gained (an hour).
 
 The cold start is that of the default recipe, cut short. Presets that distil have a teacher: the same model, trained
-further by GRPO. Each preset has the options that a user would choose for so short a run, and no more.
+further by GRPO; long2short, which is for a second phase, goes on from that one. Each preset has the options that a user
+would choose for so short a run, and no more.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ludus.recipe import Recipe
+from ludus.train import newest_model
 from ludus.trainers.algorithms import ALGORITHMS
 
 from .learning import accuracy, gain
@@ -32,15 +34,18 @@ QUICK = (
 NEEDS: dict[str, tuple[str, ...]] = {
     "ppo_kl": ("policy.minibatches=2",),
     "gspo": ("policy.minibatches=2",),
-    "kimi_k15": ("policy.minibatches=2",),
+    "kimi_k15": ("policy.minibatches=2", "policy.options={length_reward: 0.05}"),
 }
-"""Settings beside those that all have: a price on leaving the old policy only matters where several steps are made."""
+"""Settings beside those that all have: a price on leaving the old policy only matters where several steps are made, and
+where few answers are right, a large reward for short ones is one for guessing."""
+SECOND = ("long2short",)
+"""Presets that go on from the teacher."""
 
 
 def run(options: Options) -> list[Table]:
     """The table of all presets, best first."""
     seeds = options.seeds[:1] if options.quick else options.seeds
-    names = ["grpo", "opd"] if options.quick else sorted(ALGORITHMS)
+    names = ["grpo", "long2short", "opd"] if options.quick else sorted(ALGORITHMS)
     with ThreadPoolExecutor(options.jobs) as pool:
         colds = dict(zip(seeds, pool.map(lambda seed: _cold(seed, options), seeds), strict=True))
         teachers = dict(zip(seeds, pool.map(lambda seed: _teacher(seed, colds[seed], options), seeds), strict=True))
@@ -74,8 +79,11 @@ def _preset(name: str, seed: int, cold: Finished, teacher: Finished, options: Op
     overrides += [f"policy.steps={1 if options.quick else STEPS}", "eval.every=1000000", "checkpoint.every=1000000"]
     if name in ("opd", "kdrl"):
         overrides.append(f"policy.teacher={teacher.folder}")
+    fill = None if name in SECOND else branch_after_cold_start(cold.folder)
+    if name in SECOND:
+        overrides += ["model.tiny=null", f"model.path={newest_model(teacher.folder)}", "sft=null"]
     recipe = _recipe(seed, options, *overrides)
-    return train(recipe, f"league-seed{seed}-{name}", options, branch_after_cold_start(cold.folder))
+    return train(recipe, f"league-seed{seed}-{name}", options, fill)
 
 
 def _table(runs: dict[str, list[Finished]], seeds: tuple[int, ...], options: Options) -> Table:
@@ -84,11 +92,12 @@ def _table(runs: dict[str, list[Finished]], seeds: tuple[int, ...], options: Opt
     table = Table(f"What {STEPS} steps of each preset add to the same cold start: held-out greedy accuracy", columns)
     rows: list[tuple[Any, ...]] = []
     for name, finished in runs.items():
-        pairs = [(run.evaluation("after_sft") or {}, run.end) for run in finished]
+        first = "start" if name in SECOND else "after_sft"
+        pairs = [(run.evaluation(first) or {}, run.end) for run in finished]
         mean = sum(gain(*pair) for pair in pairs) / len(pairs)
         half = 1.96 * math.sqrt(sum(_variance(row) for pair in pairs for row in pair)) / len(pairs)
         shown = [f"{before['accuracy']:.3f} to {accuracy(end)}" for before, end in pairs]
-        seconds = sum(run.phase_seconds("after_sft", "final") for run in finished) / len(finished)
+        seconds = sum(run.phase_seconds(first, "final") for run in finished) / len(finished)
         interval = f"{mean - half:+.3f} to {mean + half:+.3f}"
         rows.append((name, mean, interval, *shown, seconds, verdict(mean - half, "at least", 0.0)))
     for row in sorted(rows, key=lambda row: -row[1]):

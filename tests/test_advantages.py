@@ -300,6 +300,8 @@ def test_gtpo_by_hand() -> None:
     assert third == pytest.approx([-1.1])
     failures = entropy_weighted(np.zeros(2), [np.array([1.0]), np.array([3.0])], normalise="none")
     assert [part[0] for part in failures] == pytest.approx([-1 - 0.2 * 0.75, -1 - 0.2 * 0.25])
+    alike = entropy_weighted(np.ones(3), entropies) + entropy_weighted(np.zeros(3), entropies)
+    assert [part.tolist() for part in alike] == [[0.0], [0.0, 0.0], [0.0]] * 2
     joint = np.concatenate(entropy_weighted(rewards, entropies))
     assert joint.mean() == pytest.approx(0.0, abs=1e-12) and joint.std() == pytest.approx(1.0)
 

@@ -169,7 +169,9 @@ def test_learning_compares_the_recipe_with_both_controls(tmp_path: Path, in_this
 
 def test_the_league_plays_presets_from_one_cold_start(tmp_path: Path, in_this_process: None) -> None:
     (table,) = run("league", tmp_path, *settings(*TINY))
-    assert sorted(row["preset"] for row in table["rows"]) == ["grpo", "opd"]
+    assert sorted(row["preset"] for row in table["rows"]) == ["grpo", "long2short", "opd"]
+    (second,) = tmp_path.glob("league-seed0-long2short-????????")
+    assert {row["phase"] for row in recipe_runs.read_metrics(second)} == {"eval", "policy"}  # the teacher's model
     starts = {row["seed 0"].split(" to ")[0] for row in table["rows"]}
     assert len(starts) == 1 and all("MISSED" in row["target"] or "met" in row["target"] for row in table["rows"])
 

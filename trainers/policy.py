@@ -231,7 +231,8 @@ class PolicyTrainer:
         groups = np.array([names[episode.group] for episode in episodes])
         rewards = np.array([self._reward(episode) for episode in episodes])
         if self.algorithm.length_reward:
-            if not any(episode.verdict for episode in episodes):
+            ended = [episode for episode in episodes if episode.terminated]  # one that was cut has no verdict
+            if ended and not any(episode.verdict for episode in ended):
                 raise AlgorithmError(
                     f"{self.algorithm.name} pays right answers for being short, and no verifier has said which are"
                     " right; choose another algorithm, or set policy.options.length_reward: 0 where it has that option."

@@ -127,8 +127,11 @@ def entropy_weighted(
     (1 / H_it) / sum_k (1 / H_kt)`, with the sums over the d_t successes, or h_t failures, still running at t.
     entropies: [G][n_i] in nats. normalise: to mean 0 and deviation 1 over all tokens of the group; or over those of
     each class by itself, which gives each mean 0 and so erases the outcome; or not at all. What has no spread keeps its
-    value. Source: GTPO (arXiv:2508.04349).
+    value; but a group whose rewards have none gets 0 where it is normalised as a whole, for else the bonus, which is
+    all that differs there, would be raised to the size of the outcome. Source: GTPO (arXiv:2508.04349).
     """
+    if normalise == "joint" and len(rewards_G) and np.ptp(rewards_G) == 0:
+        return [np.zeros(len(entropy)) for entropy in entropies]
     entropies = [np.maximum(entropy, LEAST_ENTROPY) for entropy in entropies]
     paid = [np.zeros(len(entropy)) for entropy in entropies]
     right = rewards_G > 0
