@@ -243,7 +243,9 @@ def test_whatever_stands_in_a_row_the_others_are_judged(seed: int, changes: list
     rows = healthy(60, seed)
     for place, name, value in changes:
         rows[place % len(rows)][name] = value
-    diagnose(rows)
+    found = diagnose(rows)
+    assert all(finding.wrong and finding.change for finding in found)
+    assert len({finding.name for finding in found}) == len(found)
 
 
 def test_a_step_that_is_not_a_number_hides_nothing_else() -> None:
