@@ -75,8 +75,8 @@ def plan_memory(
     # It is loaded with the policy, and let go when STaR has written it down.
     waiting = recipe.star.learner if recipe.sft is not None and recipe.star is not None and learner else None
     learning = 0 if waiting is None else model_bytes(outline_model(ModelConfig(path=newest(waiting))))
-    bounded = policy is not None and algorithm is not None and algorithm.trust_region is not None
-    rollout = policy.groups * policy.group_size * recipe.engine.max_length if policy and bounded else 0
+    region = algorithm.trust_region if algorithm is not None else None
+    rollout = policy.groups * policy.group_size * recipe.engine.max_length if policy and region else 0
     references = {
         "star": recipe.star is not None and recipe.star.restart,
         "preference": recipe.preference is not None
@@ -98,6 +98,7 @@ def plan_memory(
                 teacher=teacher,
                 learner=learning if phase == "sft" else 0,
                 trust_region=rollout if phase == "policy" else 0,
+                curvature_share=region.curvature_share if region else 1.0,
                 cuda=device == "cuda",
             ),
         )

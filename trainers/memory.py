@@ -25,8 +25,10 @@ FLOAT = 4
 LOGITS = 4
 """Tensors [tokens, vocabulary] that are there together: log-probabilities, their gradient, and two to make them."""
 REGION_WEIGHTS, REGION_ACTIVATIONS = 10, 1.5
-"""A trust region's copies of what learns, beside the gradient, and what the graph of the gradient keeps of each
-activation, for the second derivative."""
+"""A trust region's copies of what learns, beside the gradient, and what the graph of a derivative keeps of each
+activation, for products with the curvature."""
+SEARCH_WEIGHTS = 3
+"""Its copies of what learns while it looks for the length of the step."""
 QUANTISED = 4096
 """Weights that a tensor has at least whose states bitsandbytes keeps in 8 bits."""
 
@@ -77,14 +79,17 @@ def micro_batch_bytes(model: PreTrainedModel, tokens: int, gradient_checkpointin
     }
 
 
-def trust_region_bytes(model: PreTrainedModel, micro_batch: dict[str, int], tokens: int) -> int:
-    """What TRPO keeps: vectors as long as the weights, the graph of a gradient, the distributions before the step.
+def trust_region_bytes(model: PreTrainedModel, micro_batch: dict[str, int], tokens: int, curved: int) -> int:
+    """What TRPO takes beyond a gradient: for products with the curvature, or then to look for the length of the step.
 
-    micro_batch: of `micro_batch_bytes`. tokens: of a step's whole rollout.
+    micro_batch: of `micro_batch_bytes`, let go by then. tokens: of a step's whole rollout, whose distributions before
+    the step are kept. curved: of the largest micro-batch of those that the curvature is taken from.
     """
     config: Any = model.config
-    vectors = REGION_WEIGHTS * trained_bytes(model)
-    return vectors + int(REGION_ACTIVATIONS * micro_batch["activations"]) + FLOAT * tokens * config.vocab_size
+    own = micro_batch_bytes(model, curved, gradient_checkpointing=False)
+    graph = int((1 + REGION_ACTIVATIONS) * own["activations"]) + own["logits"]
+    products = REGION_WEIGHTS * trained_bytes(model) + graph - sum(micro_batch.values())
+    return max(products, SEARCH_WEIGHTS * trained_bytes(model) + FLOAT * tokens * config.vocab_size)
 
 
 def phase_bytes(
@@ -99,21 +104,24 @@ def phase_bytes(
     teacher: int = 0,
     learner: int = 0,
     trust_region: int = 0,
+    curvature_share: float = 1.0,
     cuda: bool = False,
 ) -> dict[str, int]:
     """The bytes of a phase by what they are for.
 
     model: it or its outline, adapters and all. critic: its optimizer, where there is one. teacher, learner: bytes of
-    their weights. trust_region: tokens of a step's rollout where one bounds it; the optimizer then never steps. cuda:
-    on a GPU, where the engine and the arithmetic are in bfloat16.
+    their weights. trust_region: tokens of a step's rollout where one bounds it; the optimizer then never steps, and no
+    block is gone through twice. curvature_share: of those tokens, what the curvature is taken from. cuda: on a GPU,
+    where the engine and the arithmetic are in bfloat16.
     """
     found = {"weights": model_bytes(model), "gradients": trained_bytes(model)}
     found["optimiser states"] = 0 if trust_region else state_bytes(model, optimizer)
     found |= engine_bytes(model, engine, 2 if cuda else FLOAT)
-    micro_batch = micro_batch_bytes(model, micro_batch_tokens, gradient_checkpointing)
+    micro_batch = micro_batch_bytes(model, micro_batch_tokens, gradient_checkpointing and not trust_region)
     found |= micro_batch
     if trust_region:
-        found["trust region"] = trust_region_bytes(model, micro_batch, trust_region)
+        curved = min(micro_batch_tokens, math.ceil(curvature_share * trust_region))
+        found["trust region"] = trust_region_bytes(model, micro_batch, trust_region, curved)
     if cuda:
         found["bfloat16 copies"] = model_bytes(model) // 2
     if reference:

@@ -171,12 +171,14 @@ def step_loss(
     batch: Batch,
     kl_coef: float,
     teacher: PreTrainedModel | None = None,
+    known_NV: Tensor | None = None,
 ) -> Terms:
     """What the micro-batch adds to the step's loss, term by term, and per-token curves [N]: entropy, KL, and others.
 
-    The sampler is compared with the policy before the step, which had the same weights.
+    The sampler is compared with the policy before the step, which had the same weights. known_NV: the model's
+    distributions, where they are known.
     """
-    logprobs_NV = distributions(model, batch)
+    logprobs_NV = distributions(model, batch) if known_NV is None else known_NV
     logprobs_N, entropies_N = of_targets(logprobs_NV, batch)
     apart_N = None
     if "teacher's distribution" in algorithm.needs and teacher is not None:

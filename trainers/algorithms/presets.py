@@ -250,11 +250,12 @@ def trpo(
     critic: bool = True,
     gamma: float = 1.0,
     lam: float = 0.95,
+    curvature_share: float = 0.1,
 ) -> Algorithm:
     """TRPO (arXiv:1502.05477), for small policies: the natural gradient, as far as `radius` nats a token allow.
 
-    critic: GAE, whitened; without it, rewards to go, whitened over the batch. The rate of `policy.optimizer` plays no
-    part.
+    critic: GAE, whitened; without it, rewards to go, whitened over the batch. curvature_share: of the rollout's
+    trajectories, from which the curvature is estimated (appendix C). The rate of `policy.optimizer` plays no part.
     """
     with_critic = ppo(gamma=gamma, lam=lam)
     return replace(
@@ -263,7 +264,7 @@ def trpo(
         estimator=with_critic.estimator if critic else advantages.batch_norm(),
         value_target=with_critic.value_target if critic else None,
         loss=losses.ppo_ratio,
-        trust_region=TrustRegion(radius, damping, cg_steps),
+        trust_region=TrustRegion(radius, damping, cg_steps, curvature_share=curvature_share),
         needs=frozenset({"values"} if critic else ()),
     )
 

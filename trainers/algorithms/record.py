@@ -120,15 +120,23 @@ class TrustRegion:
     """How a step along the natural gradient is found (TRPO, arXiv:1502.05477).
 
     radius: divergence of the old policy from the new one, nats a token. damping: added to the curvature's diagonal.
-    cg_steps: of conjugate gradients. trials: lengths of the step, each half the one before.
+    cg_steps: of conjugate gradients. trials: lengths of the step, each half the one before. curvature_share: of the
+    rollout's trajectories, spread evenly over it, from which the curvature is estimated (appendix C takes a tenth);
+    the gradient, and what is checked of a step, are always those of the whole rollout.
     """
 
     radius: float = 0.01
     damping: float = 0.1
     cg_steps: int = 10
     trials: int = 10
+    curvature_share: float = 0.1
 
     def __post_init__(self) -> None:
+        if not 0 < self.curvature_share <= 1:
+            raise AlgorithmError(
+                f"A trust region needs a curvature_share above 0 and up to 1, where all trajectories count, not"
+                f" {self.curvature_share}."
+            )
         if self.radius <= 0 or self.damping < 0 or self.cg_steps < 1 or self.trials < 1:
             raise AlgorithmError(
                 f"A trust region needs a radius above 0 ({self.radius}), a damping of at least 0 ({self.damping}), and"
