@@ -123,6 +123,14 @@ def test_a_term_of_one_s_own_keeps_its_form_where_only_its_price_changes() -> No
             "k1_straight is a form of gradient, and a reward",
         ),
         ("rloo", {"kl_coef": 0.1, "kl_form": "k3"}, "k3 in the reward is biased"),
+        (
+            "reinforce++",
+            {"kl_form": "k3"},
+            r"pays its KL term in the reward, and k3 in the reward is biased; leave kl_form out, or choose grpo or"
+            r" reinforce\+\+_baseline",
+        ),
+        ("ppo_kl", {"kl_form": "k2"}, "divergence from the old policy, which is k3; leave kl_form out"),
+        ("trpo", {"kl_form": "k2"}, "trpo has no KL term that kl_form could change; leave kl_form out"),
     ],
 )
 def test_what_makes_no_sense_is_refused_with_the_reason(name: str, options: dict[str, object], says: str) -> None:

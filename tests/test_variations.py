@@ -261,6 +261,24 @@ def test_a_convention_of_a_term_that_is_not_there_is_none() -> None:
         ("opd", {"full_vocabulary": True, "mis_low": 0.5}, "no sampled token that mis_low", {"mis_low": 0.5}),
         ("opd", {"full_vocabulary": True, "drift": 0.5}, "no sampled token that drift could", {"drift": 0.5}),
         (
+            "opd",
+            {"full_vocabulary": True, "clip_low": 0.1},
+            "no ratio that clip_low could bound; leave it out, or set full_vocabulary: false",
+            {"clip_low": 0.1},
+        ),
+        (
+            "opd",
+            {"ratio": "none", "clip_high": 0.3},
+            "no ratio that clip_high could bound; leave it out, or set ratio: token",
+            {"ratio": "token", "clip_high": 0.3},
+        ),
+        (
+            "rloo",
+            {"clip_low": 0.1},
+            "no ratio that clip_low could bound; leave it out, or set ratio: sequence_sum",
+            {"ratio": "sequence_sum", "clip_low": 0.1},
+        ),
+        (
             "dapo",
             {"counts": "trajectories"},
             "set reduction: sequence_mean_token_mean",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
@@ -41,6 +41,8 @@ LIKE: dict[tuple[str, str], dict[str, object]] = {
     ("ppo", "verl"): {**VERL_LOSS, "across": True},
 }
 """By preset and library: the options that give its conventions."""
+RATIOS = {"rloo": "sequence_sum", "opd": "token"}
+"""The ratio that is clipped, of presets that can do without."""
 
 
 def preset(build: Callable[..., Algorithm]) -> Callable[..., Algorithm]:
@@ -67,6 +69,7 @@ def get_algorithm(name: str, **options: object) -> Algorithm:
         conventions.pop("kl_weight", None)  # of a term that is not there
     options = {**conventions, **options}
     allowed = inspect.signature(ALGORITHMS[name]).parameters
+    _refuse_idle_clips(name, options)
     changes = {
         option: options.pop(option) for option in list(options) if option not in allowed and option in VARIATIONS
     }
@@ -84,6 +87,22 @@ def get_algorithm(name: str, **options: object) -> Algorithm:
         if isinstance(default, int) and not isinstance(value, int):
             raise AlgorithmError(f"{name}.{option} = {value!r} must be a whole number, such as {default!r}.")
     return vary(ALGORITHMS[name](**options), changes)
+
+
+def _refuse_idle_clips(name: str, options: Mapping[str, object]) -> None:
+    """Refuse bounds of a ratio where the loss has none."""
+    given = [option for option in ("clip_low", "clip_high") if option in options]
+    if given and options.get("full_vocabulary") is True:
+        raise AlgorithmError(
+            f"{name} learns from whole distributions, which have no ratio that {given[0]} could bound; leave it out, or"
+            " set full_vocabulary: false."
+        )
+    ratio = inspect.signature(ALGORITHMS[name]).parameters.get("ratio")
+    if given and ratio is not None and options.get("ratio", ratio.default) == "none":
+        raise AlgorithmError(
+            f"{name} with ratio: none has no ratio that {given[0]} could bound; leave it out, or set ratio:"
+            f" {RATIOS[name]}."
+        )
 
 
 def _clip(clip_low: float, clip_high: float, loss: Callable[..., Any] = losses.ppo_clip, **options: Any) -> PolicyLoss:
@@ -264,6 +283,7 @@ def trpo(
         estimator=with_critic.estimator if critic else advantages.batch_norm(),
         value_target=with_critic.value_target if critic else None,
         loss=losses.ppo_ratio,
+        kl=None,
         trust_region=TrustRegion(radius, damping, cg_steps, curvature_share=curvature_share),
         needs=frozenset({"values"} if critic else ()),
     )

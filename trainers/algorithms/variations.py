@@ -70,6 +70,14 @@ def _kl(algorithm: Algorithm, options: Options) -> Algorithm:
         mend = f"leave {given[0]} out" if algorithm.kl is None else "set kl_coef above 0"
         raise AlgorithmError(f"{name} has no KL term that {given[0]} could change; {mend}, or choose grpo.")
     form = options.get("kl_form", getattr(algorithm.kl, "__name__", ""))
+    if "kl_form" in options and form != "k1" and algorithm.kl_in == "reward":
+        why = "in the reward is biased" if form in ("k2", "k3") else "is a form of gradient, and a reward has none"
+        raise AlgorithmError(
+            f"{name} pays its KL term in the reward, and {form} {why}; leave kl_form out, or choose grpo or"
+            " reinforce++_baseline, which have it in the loss."
+        )
+    if "kl_form" in options and form != "k3" and algorithm.kl_to == "old":
+        raise AlgorithmError(f"{name} measures the divergence from the old policy, which is k3; leave kl_form out.")
     changes: dict[str, Any] = {"kl": kl.FORMS[form]} if "kl_form" in options else {}
     if "k3_clip" in options:
         if form not in ("k3", "k3_straight"):
