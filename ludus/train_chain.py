@@ -25,7 +25,7 @@ from .train import chosen_algorithm, env_maker, newest_model, train_recipe
 from .trainers.checkpoint import write_folder
 from .trainers.optimizer import adamw_class
 from .trainers.recorder import Show
-from .wandb_log import wandb_package
+from .wandb_log import check_wandb
 from .whole_file import write_whole
 
 WRITTEN = ".written.yaml"
@@ -129,7 +129,7 @@ def _check(stage: Stage, before: Sequence[str]) -> None:
     recipe = stage.recipe
     try:
         if recipe.trackers.wandb is not None:
-            wandb_package()
+            check_wandb(recipe.trackers.wandb)
         device = torch.device(choose_device(recipe.device))
         for optimizer in recipe.optimizers().values():
             adamw_class(optimizer.kind, device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import secrets
 from collections.abc import Sequence
@@ -51,12 +52,7 @@ class WandbLog:
             for phase in PHASES:
                 self.run.define_metric(f"{phase}/*", step_metric=f"{phase}/step")
         except Exception as error:  # its own, those of its server, and those of its process
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-            login = config.mode != "offline" and (
-                "login" in reason or isinstance(error, wandb.errors.AuthenticationError | wandb.errors.CommError)
-            )
-            cure = "run `wandb login`, or set trackers.wandb.mode: offline" if login else "change trackers.wandb"
-            raise WandbError(f"Weights & Biases does not start ({reason}); {cure}.") from error
+            raise _does_not_start(wandb, config, error) from error
         self._rows = 0
         self._next = self.run.starting_step
         self._begun = False
@@ -106,6 +102,30 @@ class WandbLog:
 
     def _keep(self) -> None:
         write_whole(self._file, json.dumps({"id": self._id, "ahead": self._ahead}) + "\n")
+
+
+def check_wandb(config: WandbConfig) -> None:
+    """Raise WandbError where it is known without a network that a run of W&B will not start."""
+    wandb = wandb_package()
+    try:
+        wandb.Settings(project=config.project, entity=config.entity)
+        online = wandb.setup().settings.mode == "online" and config.mode != "offline"
+        asks = "prompt" not in inspect.signature(wandb.login).parameters  # before 0.31, it cannot but ask for one
+        known = not online or asks or wandb.login(prompt=False, verify=False)
+    except Exception as error:
+        raise _does_not_start(wandb, config, error) from error
+    if not known:
+        raise _does_not_start(wandb, config, WandbError("no login is known"))
+
+
+def _does_not_start(wandb: Any, config: WandbConfig, error: Exception) -> WandbError:
+    """What W&B said, in one sentence with what to do."""
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    login = config.mode != "offline" and (
+        "login" in reason or isinstance(error, wandb.errors.AuthenticationError | wandb.errors.CommError)
+    )
+    cure = "run `wandb login`, or set trackers.wandb.mode: offline" if login else "change trackers.wandb"
+    return WandbError(f"Weights & Biases does not start ({reason}); {cure}.")
 
 
 def wandb_package() -> Any:

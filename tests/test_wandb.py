@@ -21,13 +21,16 @@ import pytest
 from conftest import IN_CI
 from test_resume import RECIPE
 
+from ludus.chain import make_chain
+from ludus.chain_folder import ChainFolder
 from ludus.recipe import Recipe, make_recipe
 from ludus.run_folder import RunFolder
 from ludus.tensorboard_log import scalars
 from ludus.trackers import WandbConfig
 from ludus.train import train_recipe
+from ludus.train_chain import ChainError, train_chain
 from ludus.wandb_log import WandbError, WandbLog
-from ludus.yaml_core import parse
+from ludus.yaml_core import dump, parse
 
 HEADER, BLOCK = 7, 32768
 
@@ -274,3 +277,51 @@ def test_without_a_login_the_run_says_so_before_it_begins(wandb: Any, tmp_path: 
     assert "Weights & Biases does not start (" in done.stderr
     assert "run `wandb login`, or set trackers.wandb.mode: offline." in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+LATE = """
+chain:
+  - {name: early, sft: {steps: 1}}
+  - {name: late, policy: {steps: 1}, trackers: {wandb: WANDB}}
+"""
+
+
+def chain_of(wandb_section: str) -> str:
+    whole = parse(RECIPE)
+    common = {key: value for key, value in whole.items() if key not in ("sft", "policy", "star", "preference")}
+    return dump(common) + LATE.replace("WANDB", wandb_section)
+
+
+@pytest.mark.parametrize(
+    ("section", "missing", "sentence"),
+    [
+        ("{project: a/b c}", False, r"^stage late: Weights & Biases does not start \(Invalid project name 'a/b c'"),
+        ("{}", True, r"^stage late: trackers\.wandb needs one more package: pip install 'ludus\[wandb\]'$"),
+    ],
+)
+def test_what_is_wrong_in_a_late_stage_is_said_before_the_first(
+    section: str, missing: bool, sentence: str, wandb: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if missing:
+        monkeypatch.setitem(sys.modules, "wandb", None)
+    chain = make_chain(parse(chain_of(section)), "x.yaml")
+    with ChainFolder.create(chain, tmp_path / "run") as folder:
+        with pytest.raises(ChainError, match=sentence):
+            train_chain(folder, display=Notes())
+        assert not list((folder.path / "stages").iterdir())
+
+
+@pytest.mark.parametrize(("mode", "starts"), [("", False), ("offline", True)])
+def test_without_a_login_a_chain_says_so_before_its_first_stage(
+    mode: str, starts: bool, wandb: Any, tmp_path: Path
+) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    environment |= {"HOME": str(tmp_path), "NETRC": str(tmp_path / "none"), "WANDB_BASE_URL": "http://127.0.0.1:9"}
+    environment |= {"WANDB_MODE": mode} if mode else {}
+    program = (
+        "from ludus.trackers import WandbConfig; from ludus.wandb_log import check_wandb; check_wandb(WandbConfig())"
+    )
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=120)
+    assert (done.returncode == 0) == starts, done.stderr
+    sentence = "does not start (no login is known); run `wandb login`, or set trackers.wandb.mode: offline."
+    assert (sentence in done.stderr) != starts
