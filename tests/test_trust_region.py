@@ -145,7 +145,7 @@ def test_where_there_is_nothing_to_learn_the_model_stays_as_it_is() -> None:
 
 @pytest.mark.parametrize(
     "option",
-    [{"radius": 0.0}, {"damping": -1.0}, {"cg_steps": 0}]
+    [{"radius": 0.0}, {"radius": float("nan")}, {"damping": -1.0}, {"damping": float("nan")}, {"cg_steps": 0}]
     + [{"curvature_share": share} for share in (0.0, -0.1, 1.5, float("nan"))],
 )
 def test_a_region_that_makes_no_sense_is_refused(option: dict[str, float]) -> None:

@@ -137,7 +137,7 @@ class TrustRegion:
                 f"A trust region needs a curvature_share above 0 and up to 1, where all trajectories count, not"
                 f" {self.curvature_share}."
             )
-        if self.radius <= 0 or self.damping < 0 or self.cg_steps < 1 or self.trials < 1:
+        if not self.radius > 0 or not self.damping >= 0 or self.cg_steps < 1 or self.trials < 1:
             raise AlgorithmError(
                 f"A trust region needs a radius above 0 ({self.radius}), a damping of at least 0 ({self.damping}), and"
                 f" cg_steps ({self.cg_steps}) and trials ({self.trials}) of at least 1."
