@@ -9,6 +9,7 @@ test_weights.py, tests/test_vllm_engine.py).
 from __future__ import annotations
 
 import hashlib
+import math
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -185,7 +186,9 @@ def prove(
     """
     start = f"{who} does not serve the weights of version {sent.version}"
     if version != sent.version:
-        raise TransferError(f"{start}: it says that it serves version {version}; start the run again from its checkpoint.")
+        raise TransferError(
+            f"{start}: it says that it serves version {version}; start the run again from its checkpoint."
+        )
     other = [name for name in sent.digests if arrived.get(name) != sent.digests[name]]
     if other:
         raise TransferError(
@@ -193,11 +196,12 @@ def prove(
             f"them {other[0]}; see whether memory or disk are full, and resume the run."
         )
     gaps = [abs(own - theirs) for own, theirs in zip(logprobs, sent.probe.logprobs, strict=True)]
+    gaps = [math.inf if math.isnan(gap) else gap for gap in gaps]
     gap = max(gaps, default=0.0)
-    if not gap <= TOLERANCE.get(dtype, TOLERANCE[torch.bfloat16]):
+    if gap > TOLERANCE[dtype]:
         raise TransferError(
             f"{start}, though all tensors arrived: the log-probability of a fixed sequence's token {gaps.index(gap) + 1} "
-            f"differs from the trainer's by {gap:.3g} nats, where {TOLERANCE.get(dtype, 0.25):g} is allowed; `ludus "
+            f"differs from the trainer's by {gap:.3g} nats, where {TOLERANCE[dtype]:g} is allowed; `ludus "
             "doctor --engine` finds out why."
         )
     return Proof(version, len(sent.digests), gap)
