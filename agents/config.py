@@ -84,7 +84,7 @@ class ModelConfig(Section):
 
 
 class EngineConfig(Section):
-    """What samples: Ludus's own engine in this process or vLLM, how many sequences run at once, how long they may get."""
+    """What samples, Ludus's own engine or vLLM: how many sequences at once, and how long they may get."""
 
     kind: Literal["torch", "vllm"] = Field("torch", description="vllm: in processes of its own, with its own kernels")
     slots: int = Field(64, gt=0, le=2**16, description="sequences decoded together")

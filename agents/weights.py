@@ -120,7 +120,7 @@ class WeightFolder:
 
 
 def plain_weights(model: PreTrainedModel) -> dict[str, Tensor]:
-    """The model's weights without adapters, by their names in Hugging Face format; one that is tied stands there once."""
+    """The weights without adapters, by their names in Hugging Face format; one that is two things stands there once."""
     found = merged_weights(model) if has_lora(model) else dict(model.state_dict())
     tied = getattr(model, "all_tied_weights_keys", None) or getattr(model, "_tied_weights_keys", None) or ()
     seen: dict[int, str] = {}
@@ -181,8 +181,8 @@ def prove(
 ) -> Proof:
     """The proof that an engine serves what was sent. TransferError says what differs.
 
-    version: that the engine says it serves. arrived: digests taken where the engine runs. logprobs: of the probe, as the
-    engine computes them. dtype: in which it does. who: the engine's name in sentences.
+    version: that the engine says it serves. arrived: digests taken where the engine runs. logprobs: of the probe, as
+    the engine computes them. dtype: in which it does. who: the engine's name in sentences.
     """
     start = f"{who} does not serve the weights of version {sent.version}"
     if version != sent.version:
@@ -200,8 +200,8 @@ def prove(
     gap = max(gaps, default=0.0)
     if gap > TOLERANCE[dtype]:
         raise TransferError(
-            f"{start}, though all tensors arrived: the log-probability of a fixed sequence's token {gaps.index(gap) + 1} "
-            f"differs from the trainer's by {gap:.3g} nats, where {TOLERANCE[dtype]:g} is allowed; `ludus "
+            f"{start}, though all tensors arrived: the log-probability of token {gaps.index(gap) + 1} of a fixed "
+            f"sequence differs from the trainer's by {gap:.3g} nats, where {TOLERANCE[dtype]:g} is allowed; `ludus "
             "doctor --engine` finds out why."
         )
     return Proof(version, len(sent.digests), gap)

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -119,12 +120,11 @@ class TestSampling:
 
 class TestEnds:
     def test_at_the_bound_of_tokens_and_of_the_sequence(self, engine: VLLMEngine) -> None:
-        prompt = list(range(4, 94))
-        for prompt, bound in ((PROMPT, 6), (prompt, 6)):
-            (found,) = generate(engine, Sampling(max_tokens=bound, seed=2, temperature=0.0), prompt=prompt)
-            assert len(found.token_ids) == bound
-            assert found.stop_reason is StopReason.LENGTH
-        (found,) = generate(engine, Sampling(max_tokens=50, temperature=0.0), prompt=prompt)
+        long = list(range(4, 94))
+        for prompt in (PROMPT, long[:80]):
+            (found,) = generate(engine, Sampling(max_tokens=6, temperature=0.0), prompt=prompt)
+            assert (len(found.token_ids), found.stop_reason) == (6, StopReason.LENGTH)
+        (found,) = generate(engine, Sampling(max_tokens=50, temperature=0.0), prompt=long)
         assert (len(found.token_ids), found.stop_reason) == (6, StopReason.CONTEXT)
 
     def test_with_the_token_that_ends_a_turn(
@@ -270,7 +270,7 @@ class TestBadInput:
     ) -> None:
         monkeypatch.setenv("TMPDIR", str(tmp_path))
         monkeypatch.setattr("tempfile.tempdir", None)
-        with pytest.raises(MissingVLLMError, match="vLLM did not start: .*speed"):
+        with pytest.raises(MissingVLLMError, match=r"vLLM did not start: .*speed"):
             VLLMEngine(model, tokenizer, settings={"speed": 3})
         assert list(tmp_path.iterdir()) == []
 
@@ -300,7 +300,8 @@ if __name__ == "__main__":
     said = asyncio.run(kill())
     engine.close()
     children = [one.pid for one in children]
-    print(json.dumps({"said": said, "children": children, "folders": [str(engine._folder), str(engine._weights._folder)]}))
+    folders = [str(engine._folder), str(engine._weights._folder)]
+    print(json.dumps({"said": said, "children": children, "folders": folders}))
 """
     (tmp_path / "kill.py").write_text(code)
     environment = {
@@ -315,5 +316,8 @@ if __name__ == "__main__":
     assert found["said"] is not None
     assert "process has ended" in found["said"]
     assert found["children"]
-    assert not any(Path(f"/proc/{pid}").exists() for pid in found["children"])
+    deadline = time.monotonic() + 30
+    while any(Path(f"/proc/{pid}").exists() for pid in found["children"]):
+        assert time.monotonic() < deadline, "processes are left"
+        time.sleep(0.1)
     assert not any(Path(folder).exists() for folder in found["folders"])
