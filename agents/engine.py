@@ -27,6 +27,8 @@ class StopReason(StrEnum):
     """The sequence reached the engine's longest length."""
     DEADLINE = "deadline"
     """The time given to this generation ran out."""
+    INTERRUPTED = "interrupted"
+    """New weights came; the turn goes on under them."""
 
 
 LOWEST_TEMPERATURE = 1e-3
