@@ -146,7 +146,8 @@ async def send_request(client: AsyncOpenAI, request: dict[str, Any], timeout_s: 
         return Failure(f"no answer in {timeout_s:.3g} s", "time")
     except openai.APIStatusError as error:
         wait_s = retry_after_s(error.response.headers.get("retry-after"), time.time())
-        text = f"status {error.status_code}, {said(error.message)}"
+        reason = error.message.removeprefix(f"Error code: {error.status_code}").removeprefix(" - ")
+        text = f"status {error.status_code}" + (f", {said(reason)}" if reason.strip() else "")
         return Failure(text, "status", error.status_code, said(error.code or error.type or "no code"), wait_s)
     except openai.APIConnectionError as error:
         return Failure(f"the connection broke, {said(error.__cause__ or error)}", "connection")
