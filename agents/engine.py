@@ -1,10 +1,11 @@
-"""What an engine is: token ids in, sampled token ids with their log-probabilities out."""
+"""What an engine is: token ids in, sampled token ids with log-probabilities out; or messages in, a message out."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..verifiers.repetition import Loop
 
@@ -110,3 +111,76 @@ class TrainingEngine(TokenEngine, Protocol):
 def is_exact(engine: TokenEngine) -> bool:
     """Whether an engine says that it computes as the trainer does."""
     return bool(getattr(engine, "exact", False))
+
+
+@dataclass(frozen=True)
+class StructuredCall:
+    """A tool call that an endpoint gives apart from the text. arguments: JSON text, as the model wrote it."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True)
+class ChatCompletion:
+    """One answer of a chat endpoint.
+
+    text: without tool calls and reasoning. model: the name that the server gives itself. prompt_tokens,
+    completion_tokens: as the server counts them. logprobs: of the sampled tokens as (text, log-probability), where they
+    were asked for and given. attempts: requests sent for it.
+    """
+
+    text: str
+    stop_reason: StopReason
+    tool_calls: tuple[StructuredCall, ...] = ()
+    reasoning: str = ""
+    model: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    logprobs: tuple[tuple[str, float], ...] | None = None
+    attempts: int = 1
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> ChatCompletion:
+        """The inverse of `dataclasses.asdict`, also by way of JSON."""
+        calls = tuple(StructuredCall(**call) for call in row["tool_calls"])
+        logprobs = None if row["logprobs"] is None else tuple((text, value) for text, value in row["logprobs"])
+        return cls(**{**row, "stop_reason": StopReason(row["stop_reason"]), "tool_calls": calls, "logprobs": logprobs})
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What was used of an endpoint. cost_usd: None where no prices are known."""
+
+    requests: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd: float | None = None
+
+
+NOT_ASKED = "not asked: "
+"""How the error begins of what was not asked because a ChatEngine has stopped."""
+
+
+class ChatEngine(Protocol):
+    """Anything that answers a conversation without giving token ids: for evaluation, never for training.
+
+    stopped: why nothing more is asked, such as a budget that is used up; None while it goes on.
+    """
+
+    @property
+    def stopped(self) -> str | None: ...
+
+    @property
+    def usage(self) -> Usage: ...
+
+    async def chat(
+        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]], sampling: Sampling
+    ) -> ChatCompletion:
+        """The next message of the assistant. messages, tools: as in OpenAI's chat completions.
+
+        Raises InfrastructureError where there is no answer. Where the conversation is too long to be answered, the
+        answer is empty and its stop_reason CONTEXT.
+        """
+        ...

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from ..envs.errors import TaskError
 from ..envs.source import epoch_index
 from ..verifiers.verdict import Outcome
-from .engine import Sampling
+from .engine import Sampling, Usage
 from .part_scores import PartScore, part_scores
-from .rollout import EpisodeRequest, EpisodesFailedError, Rollout
+from .rollout import EpisodeDriver, EpisodeRequest, EpisodesFailedError
 from .seeds import derive_seed
 from .statistics import wilson_interval
 from .trajectory import Episode
@@ -23,7 +23,8 @@ class EvalResult:
     """Accuracy (share judged CORRECT) over `tasks` judged tasks, its 95% Wilson interval, and how episodes ended.
 
     mean_reward: without shaping. errors: episodes that the infrastructure failed; they are in no average. baselines:
-    scores that need no model. parts: of the verdicts, where those are a rubric's, by path.
+    scores that need no model. parts: of the verdicts, where those are a rubric's, by path. usage: of an endpoint.
+    stopped: why the rest was not asked, such as a budget that was used up; None where all was.
     """
 
     env: str
@@ -38,10 +39,12 @@ class EvalResult:
     seconds: float
     episodes: list[Episode] = field(repr=False, default_factory=list)
     parts: dict[str, PartScore] = field(default_factory=dict)
+    usage: Usage | None = None
+    stopped: str | None = None
 
 
 def evaluate(
-    rollout: Rollout,
+    rollout: EpisodeDriver,
     arena: str,
     *,
     tasks: int,
@@ -72,7 +75,7 @@ def evaluate(
     start = time.monotonic()
     episodes = rollout.run(requests, on_episode)
     judged = [episode for episode in episodes if episode.reward is not None]
-    if not judged or not any(episode.trajectories for episode in episodes):
+    if not judged or not any(episode.trajectories or episode.replies for episode in episodes):
         raise EpisodesFailedError.of(episodes)
     right = sum(_is_right(episode) for episode in judged)
     low, high = wilson_interval(right, len(judged))
@@ -89,6 +92,8 @@ def evaluate(
         seconds=time.monotonic() - start,
         episodes=episodes,
         parts=part_scores(episodes),
+        usage=rollout.usage,
+        stopped=rollout.stopped,
     )
 
 

@@ -9,17 +9,18 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from ..envs.task import Message, Task
 from ..envs.text_env import TextEnv, UnjudgedError
 from ..sandbox.errors import LudusError
 from ..verifiers.verdict import InfrastructureError, Verdict
 from .daemon_threads import DaemonThreads
-from .engine import Completion, Sampling, StopReason, TokenEngine
+from .engine import NOT_ASKED, ChatCompletion, Completion, Sampling, StopReason, TokenEngine, Usage
 from .renderer import Renderer
 from .seeds import derive_seed
 from .trajectory import Episode, Step, Trajectory
@@ -52,12 +53,13 @@ class EpisodeRequest:
 class Arena:
     """An environment as rollouts use it: a factory, the renderer of its conversations, instances waiting for reuse.
 
+    renderer: None where a chat endpoint plays, which renders by itself.
     first, stop: the arena's tasks are those of the environment's source from index `first` to before `stop`.
     """
 
     name: str
     make: Callable[[], TextEnv]
-    renderer: Renderer
+    renderer: Renderer | None
     idle: list[TextEnv] = field(default_factory=list)
     first: int = 0
     stop: int | None = None
@@ -68,6 +70,18 @@ class Arena:
         env = make()
         roles = ("tool", "user") if env.tools else ("user",)
         return cls(name, make, Renderer(tokenizer, tools=env.tool_schemas, roles=roles, on_rewrite=on_rewrite), [env])
+
+    @classmethod
+    def for_chat(cls, name: str, make: Callable[[], TextEnv]) -> Arena:
+        """An arena in which a chat endpoint plays; the first instance is made."""
+        return cls(name, make, None, [make()])
+
+    @property
+    def tokens(self) -> Renderer:
+        """The renderer. ValueError where the arena was made without."""
+        if self.renderer is None:
+            raise ValueError(f"The arena {self.name} has no renderer; make it with Arena.build.")
+        return self.renderer
 
     @property
     def env(self) -> TextEnv:
@@ -111,37 +125,31 @@ class EpisodesFailedError(LudusError):
         first = episodes[0]
         if first.error is None:
             return cls(
-                f"No prompt of {first.env} leaves room for an answer; raise engine.max_length or shorten the prompts."
+                f"No prompt of {first.env} leaves room for an answer; raise engine.max_length, or serve the model with"
+                " a longer context, or shorten the prompts."
             )
         return cls(
-            f"All {len(episodes)} episodes of {first.env} failed, the first because {first.error}; "
+            f"All {len(episodes)} episodes of {first.env} failed, the first because "
+            f"{first.error.removeprefix(NOT_ASKED)}; "
             "see to that and start again."
         )
 
 
-class Rollout:
-    """Plays episodes of several arenas on one engine, `concurrency` at a time.
+class EpisodeDriver(ABC):
+    """Plays episodes of several arenas, `concurrency` at a time. How turns are made is up to its subclasses.
 
     step_deadline_s: seconds that one reset or step of an environment may take; later it counts as an infrastructure
     failure. Use as a context manager: leaving it closes environments.
     """
 
-    def __init__(
-        self,
-        engine: TokenEngine,
-        arenas: dict[str, Arena],
-        *,
-        concurrency: int = 64,
-        step_deadline_s: float = 60.0,
-    ) -> None:
-        self.engine = engine
+    def __init__(self, arenas: dict[str, Arena], *, concurrency: int = 64, step_deadline_s: float = 60.0) -> None:
         self.arenas = arenas
         self.concurrency = concurrency
         self.step_deadline_s = step_deadline_s
         self._runner = asyncio.Runner()
         self._threads = DaemonThreads("ludus-env")
 
-    def __enter__(self) -> Rollout:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -194,6 +202,9 @@ class Rollout:
         arena = self.arenas[request.env]
         start = time.monotonic()
         record = _Record(request)
+        if self.stopped is not None:
+            record.fail(InfrastructureError(f"{NOT_ASKED}{self.stopped}"))
+            return record.episode(0.0)
         env: TextEnv | None = None
         reusable = True
         try:
@@ -206,22 +217,82 @@ class Rollout:
             reusable = False
             raise
         finally:
-            self.engine.release(request.id)
             if env is not None and reusable:
                 arena.idle.append(env)
             elif env is not None:
                 # It may hang here, too, so nothing waits for it.
                 threading.Thread(target=partial(_guarded, env.close), name="ludus-close", daemon=True).start()
-        if record.error is None and arena.renderer.append_only and record.stop_reason != PAUSED:
-            arena.renderer.check_episode(record.messages)
         return record.episode(time.monotonic() - start)
 
+    @property
+    def usage(self) -> Usage | None:
+        """What was used of an endpoint; None where an engine of one's own plays."""
+        return None
+
+    @property
+    def stopped(self) -> str | None:
+        """Why nothing more is played; None while it goes on."""
+        return None
+
+    @abstractmethod
     async def _conversation(self, arena: Arena, env: TextEnv, record: _Record) -> None:
-        request, renderer = record.request, arena.renderer
+        """Play the episode to its end, into the record."""
+
+    async def _open(self, env: TextEnv, record: _Record) -> None:
+        """Reset the environment to the task of the episode."""
+        request = record.request
         _, info = await self._off_loop(
             lambda: env.reset(seed=derive_seed(request.seed, "env") % 2**31, options={"task": request.task})
         )
         record.messages += info["messages"]
+
+    async def _step(self, env: TextEnv, record: _Record) -> list[Message] | None:
+        """Give the environment the last message; the messages that answer it, None where that was the end."""
+        action = record.messages[-1]["content"]
+        _, reward, terminated, truncated, info = await self._off_loop(partial(record.timed, partial(env.step, action)))
+        record.earn(reward, info)
+        if terminated or truncated:
+            record.end(terminated, info.get("stop_reason"))
+            return None
+        messages: list[Message] = info["messages"]
+        record.messages += messages
+        return messages
+
+    async def _off_loop(self, call: Callable[[], T]) -> T:
+        """Run environment code in a thread, under the deadline; what it raises is an infrastructure failure."""
+        future = self._threads.submit(partial(_guarded, call))
+        try:
+            # Not asyncio.wait_for, which before Python 3.12 swallows a cancellation that meets the result.
+            async with asyncio.timeout(self.step_deadline_s):
+                return await asyncio.wrap_future(future)
+        except TimeoutError as error:
+            raise TimeoutError(f"the environment took longer than {self.step_deadline_s:g} s") from error
+
+
+class Rollout(EpisodeDriver):
+    """Plays episodes on one engine, token for token."""
+
+    def __init__(
+        self,
+        engine: TokenEngine,
+        arenas: dict[str, Arena],
+        *,
+        concurrency: int = 64,
+        step_deadline_s: float = 60.0,
+    ) -> None:
+        super().__init__(arenas, concurrency=concurrency, step_deadline_s=step_deadline_s)
+        self.engine = engine
+
+    async def _conversation(self, arena: Arena, env: TextEnv, record: _Record) -> None:
+        try:
+            await self._open(env, record)
+            await self._turns(env, record, arena.tokens)
+        finally:
+            self.engine.release(record.request.id)
+        if arena.tokens.append_only and record.stop_reason != PAUSED:
+            arena.tokens.check_episode(record.messages)
+
+    async def _turns(self, env: TextEnv, record: _Record, renderer: Renderer) -> None:
         tokens, rewritten = renderer.open(record.messages), False
         while True:
             held = 0 if rewritten else len(record.token_ids)
@@ -236,19 +307,14 @@ class Rollout:
                 return record.pause()
             if reason not in (StopReason.END, StopReason.STOP):
                 return record.truncate(reason.value, env.cut(acted=True))
-            action = record.messages[-1]["content"]
-            _, reward, terminated, truncated, info = await self._off_loop(
-                partial(record.timed, partial(env.step, action))
-            )
-            record.earn(reward, info)
-            if terminated or truncated:
-                return record.end(terminated, info.get("stop_reason"))
-            record.messages += info["messages"]
+            messages = await self._step(env, record)
+            if messages is None:
+                return None
             rewritten = not renderer.append_only
             if rewritten:
                 tokens = renderer.open(record.messages)
             else:
-                tokens = renderer.append(info["messages"], reason is StopReason.END)
+                tokens = renderer.append(messages, reason is StopReason.END)
 
     async def _turn(self, record: _Record, renderer: Renderer) -> StopReason | None:
         """One turn of the policy, on from where it was paused; None where the budget ends before the turn does."""
@@ -271,16 +337,6 @@ class Rollout:
         record.fresh += len(completion.token_ids)
         record.act(_Turn.of(completion, past), renderer.text((*begun, *completion.token_ids)))
         return None if completion.stop_reason is StopReason.LENGTH and limit < left else completion.stop_reason
-
-    async def _off_loop(self, call: Callable[[], T]) -> T:
-        """Run environment code in a thread, under the deadline; what it raises is an infrastructure failure."""
-        future = self._threads.submit(partial(_guarded, call))
-        try:
-            # Not asyncio.wait_for, which before Python 3.12 swallows a cancellation that meets the result.
-            async with asyncio.timeout(self.step_deadline_s):
-                return await asyncio.wrap_future(future)
-        except TimeoutError as error:
-            raise TimeoutError(f"the environment took longer than {self.step_deadline_s:g} s") from error
 
 
 def _guarded(call: Callable[[], T]) -> T:
@@ -341,6 +397,7 @@ class _Record:
         self.past = [] if request.begun is None else _Turn.all_of(request.begun)
         self.fresh = 0
         self.messages: list[Message] = []
+        self.replies: list[ChatCompletion] = []
         self.finished: list[Trajectory] = []
         self.turn = 0
         self.reward = 0.0
@@ -392,6 +449,13 @@ class _Record:
         self.kept += turn.kept or [None] * count
         self.truncates |= turn.kept is not None
         self.steps.append(Step(start, start + count, 0.0))
+        self.messages.append(Message(role="assistant", content=text))
+        self.turn += 1
+
+    def reply(self, completion: ChatCompletion, text: str) -> None:
+        """Append what a chat endpoint answered, as the text that the environment reads."""
+        self.replies.append(completion)
+        self.steps.append(Step(0, 0, 0.0))
         self.messages.append(Message(role="assistant", content=text))
         self.turn += 1
 
@@ -477,4 +541,5 @@ class _Record:
             trajectories=tuple(self.finished),
             seconds=seconds,
             verify_seconds=self.verify_seconds,
+            replies=tuple(self.replies),
         )

@@ -6,10 +6,13 @@ that the policy sampled carry mask, log-probability and version (tests/test_roll
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
+from ..sandbox.errors import LudusError
 from ..verifiers.verdict import Verdict
+from .engine import ChatCompletion
 
 if TYPE_CHECKING:
     from ..envs.task import Message
@@ -78,7 +81,8 @@ class Episode:
     rewards: sums over steps by name; a part of the verdict has its path, such as "style/length". verdict: None where no
     answer was judged; ERROR where judging failed, with parts that say what did. seconds: from its first request to its
     end. verify_seconds: of these, those in the environment's step that judged the final answer.
-    Exactly one of terminated, truncated, error holds; stop_reason says why in one word or sentence.
+    Exactly one of terminated, truncated, error holds; stop_reason says why in one word or sentence. replies: where a
+    chat endpoint played, what it answered turn by turn; such an episode has no trajectories.
     """
 
     id: str
@@ -97,10 +101,12 @@ class Episode:
     trajectories: tuple[Trajectory, ...]
     seconds: float = 0.0
     verify_seconds: float = 0.0
+    replies: tuple[ChatCompletion, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary of plain JSON types."""
         row = {f.name: getattr(self, f.name) for f in fields(self)}
+        row["replies"] = [asdict(reply) for reply in self.replies]
         row["verdict"] = None if self.verdict is None else self.verdict.to_json()
         row["trajectories"] = [trajectory.to_json() for trajectory in self.trajectories]
         row["messages"] = [dict(message) for message in self.messages]
@@ -113,4 +119,19 @@ class Episode:
         known["verdict"] = None if row["verdict"] is None else Verdict.from_json(row["verdict"])
         known["trajectories"] = tuple(Trajectory.from_json(t) for t in row["trajectories"])
         known["messages"] = tuple(row["messages"])
+        known["replies"] = tuple(ChatCompletion.from_json(reply) for reply in row.get("replies", ()))
         return cls(**known)
+
+
+class NoTokensError(LudusError):
+    """Episodes to learn from that hold no tokens."""
+
+
+def check_tokens(episodes: Sequence[Episode]) -> None:
+    """NoTokensError where a chat endpoint played one of the episodes: there is nothing in it to learn from."""
+    for episode in episodes:
+        if episode.replies:
+            raise NoTokensError(
+                f"The episode {episode.id} was played on a chat endpoint and holds no tokens to learn from; endpoints "
+                "are for evaluation, so train with an engine that returns the tokens it samples."
+            )

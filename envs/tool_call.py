@@ -64,6 +64,27 @@ def render_call(tool: Tool, arguments: Mapping[str, Any], dialect: Dialect) -> s
     return f"<{tool.name}>{arguments[tool.only_text_parameter or '']}</{tool.name}>"
 
 
+def write_call(name: str, arguments: str, tools: Sequence[Tool], dialect: Dialect) -> str:
+    """The text of a call that an endpoint gave apart from the text; `parse_calls` reads it back.
+
+    arguments: JSON. What is none stays text in it, and is answered as any malformed call.
+    """
+    value: Any
+    try:
+        value = json.loads(arguments or "{}", parse_constant=_reject_constant)
+    except (ValueError, RecursionError):
+        value = arguments
+    tool = next((tool for tool in tools if tool.name == name), None)
+    if dialect == "tag" and tool is not None and isinstance(value, dict) and list(value) == [tool.only_text_parameter]:
+        return render_call(tool, value, dialect)
+    text = json.dumps({"name": name, "arguments": value}, ensure_ascii=False)
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        text = json.dumps({"name": name, "arguments": value})
+    if _OPEN in text or _CLOSE in text:
+        text = text.replace("<", "\\u003c")  # in JSON it stands in strings alone, and means the same there
+    return f"{_OPEN}{text}{_CLOSE}"
+
+
 def parse_calls(text: str, tools: Sequence[Tool], dialect: Dialect) -> list[ToolCall | MalformedCall]:
     """Every call in the text, in order; [] where the text makes none (or there are no tools)."""
     if not tools:

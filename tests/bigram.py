@@ -13,12 +13,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-def bigram_model(logits_VV: Tensor) -> PreTrainedModel:
-    """A Qwen2 model with logits logits_VV[last token] at every position: attention and feed-forward add nothing."""
+def bigram_model(logits_VV: Tensor, multiple: int = 8) -> PreTrainedModel:
+    """A Qwen2 model with logits logits_VV[last token] at every position: attention and feed-forward add nothing.
+
+    multiple: the hidden size is one of it; each of the two heads has half of that.
+    """
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     size = logits_VV.shape[0]
-    hidden = -(-size // 8) * 8
+    hidden = -(-size // multiple) * multiple
     config = Qwen2Config(
         vocab_size=size,
         hidden_size=hidden,
@@ -66,3 +69,19 @@ def drifting_model(tokenizer: PreTrainedTokenizerBase, end: float, seed: int = 0
     others: Any = torch.logsumexp(logits_VV[:, first:], -1)
     logits_VV[:, end_id] = others + torch.logit(torch.tensor(end))
     return bigram_model(logits_VV)
+
+
+def calling_model(tokenizer: PreTrainedTokenizerBase, call: str, answers: str) -> PreTrainedModel:
+    """Writes one of the letters of `answers`, or, as often as both of two, <tool_call>, `call` and </tool_call>.
+
+    The tokenizer has one token for each of these three.
+    """
+    ids: Any = tokenizer.convert_tokens_to_ids(["<|assistant|>", "<tool_call>", call, "</tool_call>", *answers])
+    begin, opening, body, closing, *letters = ids
+    logits_VV = torch.full((len(tokenizer), len(tokenizer)), -30.0)
+    logits_VV[:, tokenizer.eos_token_id] = 0.0
+    for before, after in ((begin, [opening, *letters]), (opening, [body]), (body, [closing])):
+        logits_VV[before] = -30.0
+        logits_VV[before, after] = 0.0
+    logits_VV[begin, opening] = torch.log(torch.tensor(2.0))
+    return bigram_model(logits_VV, multiple=128)  # vLLM on a CPU wants a head of 64

@@ -1,4 +1,4 @@
-"""A server that answers a judge's questions by a script."""
+"""A server that answers, as a judge or as a policy, by a script."""
 
 from __future__ import annotations
 
@@ -64,12 +64,21 @@ class ScriptedServer(ThreadingHTTPServer):
 
 
 def says(text: str, finish_reason: str = "stop") -> Behaviour:
+    return replies({"content": text}, finish_reason)
+
+
+def replies(
+    message: dict[str, Any], finish_reason: str = "stop", usage: tuple[int, int] | None = (100, 10), **choice: Any
+) -> Behaviour:
+    """A chat completion. usage: tokens of prompt and answer, None where the server does not count."""
+
     def behave(handler: Handler, request: dict) -> None:
-        message = {"role": "assistant", "content": text}
-        choice = {"index": 0, "message": message, "finish_reason": finish_reason}
-        usage = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
-        whole = {"id": "1", "object": "chat.completion", "created": 0, "model": "judge-1-2026", "choices": [choice]}
-        handler.send(200, json.dumps({**whole, "usage": usage}))
+        said = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": finish_reason, **choice}
+        whole = {"id": "1", "object": "chat.completion", "created": 0, "model": "judge-1-2026", "choices": [said]}
+        if usage is not None:
+            counts = dict(zip(("prompt_tokens", "completion_tokens"), usage, strict=True))
+            whole["usage"] = {**counts, "total_tokens": sum(usage)}
+        handler.send(200, json.dumps(whole))
 
     return behave
 

@@ -11,7 +11,8 @@ from judge_server import Handler, drips, fails, finds, hangs, hangs_up, sends, t
 from ludus.verifiers.completer import CompletionError
 from ludus.verifiers.errors import VerifierError
 from ludus.verifiers.judge import LLMJudge
-from ludus.verifiers.openai_completer import OpenAICompleter, retry_after_s
+from ludus.verifiers.openai_completer import OpenAICompleter
+from ludus.verifiers.openai_request import retry_after_s
 from ludus.verifiers.verdict import InfrastructureError, Outcome
 
 

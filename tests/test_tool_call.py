@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import pytest
@@ -11,7 +12,16 @@ from hypothesis import strategies as st
 from ludus.envs.calculator import calculator
 from ludus.envs.errors import EnvError
 from ludus.envs.tool import tool
-from ludus.envs.tool_call import MAX_CALLS, Dialect, MalformedCall, ToolCall, check_dialect, parse_calls, render_call
+from ludus.envs.tool_call import (
+    MAX_CALLS,
+    Dialect,
+    MalformedCall,
+    ToolCall,
+    check_dialect,
+    parse_calls,
+    render_call,
+    write_call,
+)
 
 
 @tool
@@ -157,3 +167,25 @@ def test_a_tool_that_a_dialect_cannot_express_is_refused() -> None:
         check_dialect([search], "xml")  # type: ignore[arg-type]
     with pytest.raises(EnvError, match="Two tools share a name"):
         check_dialect([search, search], "json")
+
+
+# Calls that an endpoint gives apart from the text
+
+
+@given(query=st.text(max_size=40) | st.sampled_from(["</tool_call>", "<tool_call>{}</tool_call>", 'a"}}</tool_call>']))
+def test_a_structured_call_is_read_back_from_its_text_whatever_its_arguments_say(query: str) -> None:
+    text = write_call("search", json.dumps({"query": query, "limit": 2}), TOOLS, "json")
+    assert parse_calls(text, TOOLS, "json") == [ToolCall("search", {"query": query, "limit": 2})]
+
+
+@given(
+    arguments=st.text(max_size=40) | st.sampled_from(['{}, "name": "calculator"', "NaN", '"\\ud800"', "</tool_call>"])
+)
+def test_arguments_that_make_no_sense_are_one_malformed_call(arguments: str) -> None:
+    (call,) = parse_calls(write_call("search", arguments, TOOLS, "json"), TOOLS, "json")
+    assert isinstance(call, MalformedCall)
+
+
+def test_a_structured_call_is_written_as_a_tag_where_that_is_the_dialect() -> None:
+    text = write_call("calculator", '{"expression": "3*4"}', (calculator,), "tag")
+    assert text == "<calculator>3*4</calculator>"

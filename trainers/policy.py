@@ -18,7 +18,7 @@ from ..agents.engine import Sampling, TrainingEngine, is_exact
 from ..agents.part_scores import part_scores
 from ..agents.rollout import EpisodeRequest, EpisodesFailedError, Rollout
 from ..agents.seeds import derive_seed
-from ..agents.trajectory import Episode
+from ..agents.trajectory import Episode, check_tokens
 from ..sandbox.errors import LudusError
 from ..verifiers.verdict import Outcome
 from .algorithms import Algorithm, AlgorithmError, Experience
@@ -114,6 +114,7 @@ class PolicyTrainer:
         episodes, played = self._collect()
         rollout_s = time.monotonic() - clock
         clock = time.monotonic()
+        check_tokens(played)
         if not any(episode.trajectories for episode in episodes):
             raise EpisodesFailedError.of(played)
         others = self._others(episodes)

@@ -17,7 +17,7 @@ import numpy as np
 from ..agents.rollout import EpisodesFailedError, Rollout
 from ..agents.seeds import derive_seed
 from ..agents.torch_engine import TorchEngine
-from ..agents.trajectory import Episode
+from ..agents.trajectory import Episode, check_tokens
 from .config import PreferenceConfig
 from .optimizer import AnyOptimizer, apply_step, learning_rate
 from .pairs import Pair, PreferenceError, labelled, pairs_of
@@ -68,6 +68,7 @@ class PreferenceRounds:
         """One round: a rollout, and the optimiser steps made from its pairs. Without any pair there are none."""
         self.model.eval()
         episodes = self.rollout.run(self.stream.groups(self.config.groups))
+        check_tokens(episodes)
         judged = [episode for episode in episodes if episode.reward is not None]
         if not any(episode.trajectories for episode in judged):
             raise EpisodesFailedError.of(episodes)

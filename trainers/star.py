@@ -17,7 +17,7 @@ import numpy as np
 from ..agents.rollout import EpisodeRequest, EpisodesFailedError, Rollout
 from ..agents.seeds import derive_seed
 from ..agents.torch_engine import TorchEngine
-from ..agents.trajectory import Episode, Trajectory
+from ..agents.trajectory import Episode, Trajectory, check_tokens
 from ..envs.source import epoch_index
 from ..sandbox.errors import LudusError
 from ..verifiers.verdict import Outcome
@@ -75,6 +75,7 @@ class StarRounds:
         self.model.eval()
         requests = self.stream.groups(self.config.groups)
         episodes = self.rollout.run(requests)
+        check_tokens(episodes)
         judged = [episode for episode in episodes if episode.reward is not None]
         if not any(episode.trajectories for episode in judged):
             raise EpisodesFailedError.of(episodes)

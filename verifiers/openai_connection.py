@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 GRACE_S = 2.0
 """How long a cancelled call may take to end."""
+NO_KEY = "none"
+"""The SDK insists on a key; servers that need none do not look at it."""
 
 
 class Connection:
@@ -63,8 +65,7 @@ class Connection:
         if self._running is None or self._running[0] != process:
             base_url, api_key = self._settings
             loop = asyncio.new_event_loop()
-            # The SDK insists on a key; servers that need none do not look at it.
-            client = load_sdk().AsyncOpenAI(base_url=base_url, api_key=api_key or "none", max_retries=0)
+            client = open_client(base_url, api_key)
             threading.Thread(target=_serve, args=(loop,), name="ludus-completer", daemon=True).start()
             self._running = (process, loop, client, weakref.finalize(self, _stop, process, loop, client))
         return self._running[1], self._running[2]
@@ -93,12 +94,18 @@ def _stop(process: int, loop: asyncio.AbstractEventLoop, client: AsyncOpenAI) ->
         asyncio.run_coroutine_threadsafe(shut(), loop)
 
 
+def open_client(base_url: str, api_key: str) -> AsyncOpenAI:
+    """A client for the event loop that runs it. It tries nothing again by itself, and sends the key there alone."""
+    client: AsyncOpenAI = load_sdk().AsyncOpenAI(base_url=base_url, api_key=api_key or NO_KEY, max_retries=0)
+    return client
+
+
 def load_sdk() -> Any:
     """The official SDK, or a sentence that says how to install it."""
     try:
         import openai
     except ImportError:
         raise VerifierError(
-            "A judge behind an endpoint needs the openai package; install it with: pip install 'ludus[judge]'"
+            "A model behind an endpoint needs the openai package; install it with: pip install 'ludus[judge]'"
         ) from None
     return openai
