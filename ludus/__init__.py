@@ -14,6 +14,7 @@ from .sandbox.lazy import lazy_names
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from .agents.engine_doctor import diagnose_engine
     from .agents.evaluate import EvalResult
     from .agents.statistics import wilson_interval
     from .agents.trajectory import Episode, Step, Trajectory
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from .verifiers.verdict import InfrastructureError, Outcome, Verdict
 
 _HOMES = {
+    "agents.engine_doctor": ("diagnose_engine",),
     "agents.evaluate": ("EvalResult",),
     "agents.statistics": ("wilson_interval",),
     "agents.trajectory": ("Episode", "Step", "Trajectory"),
@@ -98,6 +100,7 @@ __all__ = [
     "check_sandbox",
     "check_verifier",
     "diagnose",
+    "diagnose_engine",
     "dump_recipe",
     "evaluate_model",
     "list_envs",
