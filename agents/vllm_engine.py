@@ -101,6 +101,8 @@ class VLLMEngine:
             "seed": 0,
         }
         if not on_gpu:
+            # vLLM 0.32 on a CPU dies of a seeded request whose prompt it reads in several passes.
+            arguments |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(4096, max_length)}
             arguments |= {"enforce_eager": True, "distributed_executor_backend": "uni"}
             arguments["kv_cache_memory_bytes"] = cache_bytes(model.config, slots, max_length, self.dtype)
         try:

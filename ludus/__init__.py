@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .envs.text_env import TextEnv
     from .envs.tool import tool
     from .evaluate import evaluate_model
+    from .evaluate_endpoint import evaluate_endpoint
     from .finding import Finding
     from .progress import Display
     from .recipe import Recipe, RecipeError, dump_recipe, load_recipe
@@ -54,6 +55,7 @@ _HOMES = {
     "envs.text_env": ("TextEnv",),
     "envs.tool": ("tool",),
     "evaluate": ("evaluate_model",),
+    "evaluate_endpoint": ("evaluate_endpoint",),
     "finding": ("Finding",),
     "progress": ("Display",),
     "recipe": ("Recipe", "RecipeError", "dump_recipe", "load_recipe"),
@@ -102,6 +104,7 @@ __all__ = [
     "diagnose",
     "diagnose_engine",
     "dump_recipe",
+    "evaluate_endpoint",
     "evaluate_model",
     "list_envs",
     "load_recipe",

@@ -17,6 +17,7 @@ import typer
 from .sandbox.errors import LudusError
 
 if TYPE_CHECKING:
+    from .agents.engine import Usage
     from .agents.evaluate import EvalResult
     from .agents.part_scores import PartScore
 
@@ -131,7 +132,9 @@ def train(
 @app.command("eval")
 def evaluate(
     env: Annotated[str, typer.Argument(help="A registered environment; `ludus envs` lists them.")],
-    model: Annotated[str, typer.Option(help="A model directory, a run folder, or a name on the hub.")],
+    model: Annotated[
+        str, typer.Option(help="A model directory, a run folder, or a name on the hub; the endpoint's name for it.")
+    ],
     tasks: Annotated[int, typer.Option(min=1, help="How many tasks.")] = 200,
     split: Annotated[str, typer.Option(help="Which split, where the environment has splits.")] = "test",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the tasks and of the sampling.")] = 0,
@@ -139,30 +142,48 @@ def evaluate(
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.0,
     max_tokens: Annotated[int, typer.Option(min=1, help="Tokens a turn may have.")] = 256,
     out: Annotated[Path | None, typer.Option(help="A new folder for the episodes, the numbers and a report.")] = None,
+    endpoint: Annotated[
+        str | None, typer.Option(help="An OpenAI-compatible server to ask, such as http://127.0.0.1:8000/v1.")
+    ] = None,
+    api_key_env: Annotated[
+        str | None, typer.Option(help="With --endpoint: the environment variable that holds its key.")
+    ] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, help="With --endpoint: episodes played at once; 16 where not given.")
+    ] = None,
+    timeout: Annotated[
+        float | None, typer.Option(help="With --endpoint: seconds of one request; 120 where not given.")
+    ] = None,
+    max_requests_per_minute: Annotated[
+        int | None, typer.Option(min=1, help="With --endpoint: requests in any minute.")
+    ] = None,
+    max_tokens_per_minute: Annotated[
+        int | None, typer.Option(min=1, help="With --endpoint: tokens in any minute, prompts and answers together.")
+    ] = None,
+    budget_tokens: Annotated[
+        int | None, typer.Option(min=1, help="With --endpoint: stop asking after so many tokens.")
+    ] = None,
+    budget_usd: Annotated[
+        float | None, typer.Option(help="With --endpoint: stop asking after so much money; needs the prices.")
+    ] = None,
+    price_in: Annotated[
+        float | None, typer.Option(help="With --endpoint: USD for a million tokens of prompts.")
+    ] = None,
+    price_out: Annotated[
+        float | None, typer.Option(help="With --endpoint: USD for a million tokens of answers.")
+    ] = None,
+    logprobs: Annotated[
+        bool, typer.Option("--logprobs", help="With --endpoint: keep the log-probabilities of its tokens.")
+    ] = False,
 ) -> None:
     """Evaluate a model in an environment.
 
     For example: ludus eval ludus/WordMath-v0 --model runs/NAME --set levels=[3]
     """
-    from .evaluation_folder import write_evaluation
     from .recipe import parse_setting
 
     options = dict(parse_setting(text, "--set") for text in settings or [])
-    place = Path(model)
-    if not place.exists() and (place.is_absolute() or (len(place.parts) > 1 and place.parent.is_dir())):
-        raise CommandError(f"{model} does not exist; give a model directory, a run folder, or a name on the hub.")
-    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise CommandError(f"{out} already holds something; name another folder with --out.")
-    if out is not None:
-        above = next(folder for folder in out.absolute().parents if folder.exists())
-        if not above.is_dir():
-            raise CommandError(f"{out} cannot be made, for {above} is a file; name another folder with --out.")
-
-    from .evaluate import evaluate_model
-    from .progress import Display
-
-    _quiet_transformers()
-
+    _check_out(out)
     arguments: dict[str, Any] = {
         "tasks": tasks,
         "split": split,
@@ -171,11 +192,73 @@ def evaluate(
         "temperature": temperature,
         "max_tokens": max_tokens,
     }
-    with Display() as display:
-        result = evaluate_model(env, model, **arguments, display=display)
+    given = {
+        "concurrency": concurrency,
+        "timeout_s": timeout,
+        "max_requests_per_minute": max_requests_per_minute,
+        "max_tokens_per_minute": max_tokens_per_minute,
+        "budget_tokens": budget_tokens,
+        "budget_usd": budget_usd,
+        "price_in": price_in,
+        "price_out": price_out,
+        "logprobs": logprobs or None,
+    }
+    of_endpoint = {name: value for name, value in given.items() if value is not None}
+    if endpoint is None:
+        for name in (*of_endpoint, *(["api_key_env"] if api_key_env is not None else [])):
+            option = "--" + name.removesuffix("_s").replace("_", "-")
+            raise CommandError(f"{option} is for a model behind a server; give its address with --endpoint.")
+        result = _evaluate_here(env, model, arguments)
+    else:
+        arguments |= {"endpoint": endpoint, **of_endpoint}
+        result = _evaluate_there(env, model, arguments, _key(api_key_env))
     print(summary(result))
+    if result.stopped is not None:
+        _say(f"stopped: {result.stopped}; {result.errors} of {len(result.episodes)} tasks were not played to the end.")
     if out is not None:
+        from .evaluation_folder import write_evaluation
+
         print(f"report: {write_evaluation(out, {'env': env, 'model': model, **arguments}, result)}")
+
+
+def _evaluate_here(env: str, model: str, arguments: dict[str, Any]) -> EvalResult:
+    place = Path(model)
+    if not place.exists() and (place.is_absolute() or (len(place.parts) > 1 and place.parent.is_dir())):
+        raise CommandError(f"{model} does not exist; give a model directory, a run folder, or a name on the hub.")
+    from .evaluate import evaluate_model
+    from .progress import Display
+
+    _quiet_transformers()
+    with Display() as display:
+        return evaluate_model(env, model, **arguments, display=display)
+
+
+def _evaluate_there(env: str, model: str, arguments: dict[str, Any], key: str) -> EvalResult:
+    from .evaluate_endpoint import evaluate_endpoint
+    from .progress import Display
+
+    with Display() as display:
+        return evaluate_endpoint(env, model, **arguments, api_key=key, display=display)
+
+
+def _key(variable: str | None) -> str:
+    """The key for an endpoint. Its variable has to be named, so that no key goes where it was not meant to go."""
+    if variable is None:
+        return ""
+    if not os.environ.get(variable):
+        raise CommandError(f"--api-key-env {variable}: there is no such environment variable, or it is empty; set it.")
+    return os.environ[variable]
+
+
+def _check_out(out: Path | None) -> None:
+    """Before the work is done: whether there will be a place for it."""
+    if out is None:
+        return
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise CommandError(f"{out} already holds something; name another folder with --out.")
+    above = next(folder for folder in out.absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise CommandError(f"{out} cannot be made, for {above} is a file; name another folder with --out.")
 
 
 @app.command()
@@ -357,10 +440,18 @@ def summary(result: EvalResult) -> str:
         *((f"part {path}", part_summary(score)) for path, score in result.parts.items()),
         *((f"baseline {name}", f"{value:.4f}") for name, value in result.baselines.items()),
         ("outcomes", ", ".join(f"{count} {name}" for name, count in sorted(result.outcomes.items()))),
+        *([("endpoint", usage_summary(result.usage))] if result.usage is not None else []),
         ("time", f"{result.seconds:.1f} s"),
     ]
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:{width}}  {text}" for name, text in rows)
+
+
+def usage_summary(usage: Usage) -> str:
+    """What was used of an endpoint."""
+    tokens = f"{usage.prompt_tokens:,} tokens in, {usage.completion_tokens:,} out"
+    cost = "" if usage.cost_usd is None else f", {usage.cost_usd:.4g} USD"
+    return f"{usage.requests:,} requests, {tokens}{cost}"
 
 
 def part_summary(score: PartScore) -> str:

@@ -22,17 +22,22 @@ LOGGED = ("env", "accuracy", "low", "high", "tasks", "baselines", "mean_reward",
 def write_evaluation(out: str | Path, settings: dict[str, Any], result: EvalResult) -> Path:
     """Write a result into the new folder `out`: result.json, the episodes, report.html; the path of the report.
 
-    settings: how it was made, with "env" and "model" among them. Raises RunFolderError where `out` holds something.
+    settings: how it was made, with "env" and "model" among them, and never a key. Raises RunFolderError where `out`
+    holds something.
     """
     with RunFolder.create_for_evaluation(settings, out) as run:
         numbers = {name: value for name, value in asdict(result).items() if name != "episodes"}
         write_whole(run.path / "result.json", json.dumps(plain(numbers), indent=2) + "\n")
-        run.log("eval", 0, stage="final", **{name: numbers[name] for name in LOGGED})
+        used = {"usage": numbers["usage"]} if result.usage is not None else {}
+        run.log("eval", 0, stage="final", **{name: numbers[name] for name in LOGGED}, **used)
         run.write_episodes("eval-final", _rows(result.episodes, str(settings["model"])))
         return write_report(run.path)
 
 
 def _rows(episodes: Sequence[Episode], model: str) -> list[dict[str, Any]]:
+    if not any(episode.trajectories for episode in episodes):  # a chat endpoint played them
+        return [{**episode.to_json(), "tokens": None, "advantages": None} for episode in episodes]
+
     from .agents.model import load_tokenizer
     from .train import newest_model
 

@@ -185,6 +185,7 @@ def tiles(rows: Sequence[Row], recipe: Recipe | None) -> list[Tile]:
                 _percent(before.accuracy) if before else "",
             )
         )
+    found += [_usage(row["usage"]) for row in rows if row["phase"] == "eval" and isinstance(row.get("usage"), dict)]
     policy = [row for row in rows if row["phase"] == "policy"]
     if rows:
         found.append(Tile("Duration", clock_time(rows[-1]["seconds"]), _steps_done(rows, recipe)))
@@ -194,6 +195,15 @@ def tiles(rows: Sequence[Row], recipe: Recipe | None) -> list[Tile]:
         tokens = sum((row.get("episodes") or 0) * (row.get("length") or 0) for row in policy)
         found.append(Tile("Sampled tokens", short(round(tokens)), _speed(policy)))
     return found
+
+
+def _usage(usage: dict[str, Any]) -> Tile:
+    """What an evaluation used of an endpoint."""
+    prompt, completion = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
+    cost = usage.get("cost_usd")
+    price = "" if cost is None else f", {cost:.4g} USD"
+    note = f"{prompt:,} in, {completion:,} out, {usage.get('requests') or 0:,} requests{price}"
+    return Tile("Tokens used of the endpoint", short(prompt + completion), note)
 
 
 def unfinished(rows: Sequence[Row], recipe: Recipe | None) -> str:

@@ -1,12 +1,18 @@
-"""What every test shares: thread limits, hypothesis settings, datasets, a judge's server, a sandbox."""
+"""What every test shares: thread limits, hypothesis settings, datasets, sandboxes, servers of models."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import signal
+import socket
+import subprocess
+import sys
 import threading
+import time
+import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +141,87 @@ def vllm_engine(vllm: Any) -> Iterator[Any]:
 
     from ludus.agents.vllm_engine import VLLMEngine
 
-    # Small blocks, so that the prefix of a short prompt is kept, too.
-    shape: dict[str, Any] = {"slots": 16, "max_length": 96, "settings": {"block_size": 32}}
+    # Small blocks and passes, so that the prefix of a short prompt is kept, too, and some prompts are many.
+    shape: dict[str, Any] = {
+        "slots": 16,
+        "max_length": 96,
+        "settings": {"block_size": 32, "max_num_batched_tokens": 96},
+    }
     with VLLMEngine(varied(0), its_tokenizer(), **shape, threads=1) as engine:
         yield engine
+
+
+CALL = '{"name": "calculator", "arguments": {"expression": "3*4"}}'
+
+
+@pytest.fixture(scope="session")
+def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved Qwen2 model with its tokenizer: it calls the calculator every other time, and else says 1 or 2."""
+    from bigram import calling_model
+
+    from ludus.agents.model import character_tokenizer
+
+    folder = tmp_path_factory.mktemp("tiny_model")
+    tokenizer = character_tokenizer(("<tool_call>", CALL, "</tool_call>"))
+    calling_model(tokenizer, CALL, "12").save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@dataclass(frozen=True)
+class VLLMServer:
+    """A running `vllm serve`. model: the name under which it serves what lies in `folder`."""
+
+    url: str
+    model: str
+    folder: Path
+    pid: int
+
+
+@pytest.fixture(scope="session")
+def vllm_server(vllm: Any, tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VLLMServer]:
+    """vLLM's server on this machine, with tool calls. Skipped or failed as `vllm` is."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = tmp_path_factory.mktemp("vllm_server") / "log.txt"
+    command = [
+        *(sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1", "--port", str(port)),
+        *("--model", str(tiny_model_folder), "--served-model-name", "tiny", "--dtype", "float32", "--enforce-eager"),
+        *("--max-model-len", "512", "--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
+        # vLLM 0.32 on a CPU dies of a seeded request whose prompt it reads in chunks.
+        "--no-enable-chunked-prefill",
+    ]
+    offline = {"HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
+    with log.open("wb") as file:
+        # A session of its own: whatever the server starts is in its process group and ends with it.
+        process = subprocess.Popen(
+            command, env={**os.environ, **offline}, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    try:
+        _wait_until_ready(f"http://127.0.0.1:{port}/health", process, log)
+        yield VLLMServer(f"http://127.0.0.1:{port}/v1", "tiny", tiny_model_folder, process.pid)
+    finally:
+        _end_group(process)
+
+
+def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path, limit_s: float = 300) -> None:
+    until = time.monotonic() + limit_s
+    while time.monotonic() < until and process.poll() is None:
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5) as answer:
+            if answer.status == 200:
+                return
+        time.sleep(0.2)
+    tail = "\n".join(log.read_text(errors="replace").splitlines()[-30:])
+    pytest.fail(f"vllm serve did not become ready (exit code {process.poll()}):\n{tail}")
+
+
+def _end_group(process: subprocess.Popen[bytes], grace_s: float = 30) -> None:
+    """End a process and all that it started: by asking once, then by force."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGINT)
+        until = time.monotonic() + grace_s
+        while True:
+            process.poll()  # a child that is not waited for stays in its group
+            os.killpg(process.pid, 0 if time.monotonic() < until else signal.SIGKILL)
+            time.sleep(0.1)

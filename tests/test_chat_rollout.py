@@ -204,11 +204,28 @@ def test_an_episode_of_an_endpoint_goes_through_json(serve, play: Play) -> None:
     assert Episode.from_json(json.loads(json.dumps(episode.to_json()))) == episode
 
 
-def test_a_trainer_refuses_what_an_endpoint_played(serve, play: Play) -> None:
+def test_an_endpoint_leaves_no_tokens_and_that_is_one_sentence(serve, play: Play) -> None:
     episodes = play(serve(says("12")))
     assert episodes[0].trajectories == ()
     with pytest.raises(NoTokensError, match=r"^The episode e0 was played on a chat endpoint and holds no tokens"):
         check_tokens(episodes)
+
+
+@pytest.mark.parametrize("kind", ["policy", "preference", "star"])
+def test_every_trainer_refuses_episodes_of_an_endpoint(serve, kind: str) -> None:
+    import test_preference_rounds
+    import test_star
+    import test_train
+
+    vowels = ("vowels", lambda: test_train.Vowels("share"), 1.0)
+    runs = {"preference": test_preference_rounds.Run, "star": test_star.Run}
+    with test_train.Run(vowels) if kind == "policy" else runs[kind]() as run:
+        trainer = run.trainer if kind == "policy" else run.rounds
+        engine = OpenAIEngine("m", serve(says("aeiou")).url)
+        with ChatRollout(engine, {"vowels": Arena.for_chat(*vowels[:2])}) as trainer.rollout:
+            with pytest.raises(NoTokensError, match=r"played on a chat endpoint .* train with an engine that returns"):
+                trainer.train(0, lambda step: None)
+            trainer.rollout.await_(engine.close())
 
 
 def test_nothing_is_asked_any_more_once_the_key_is_refused(serve) -> None:

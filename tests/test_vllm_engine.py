@@ -91,6 +91,16 @@ class TestSampling:
         assert [one.token_ids for one in together] == [generate(engine, s)[0].token_ids for s in samplings]
         assert len({one.token_ids for one in together}) > 5
 
+    def test_more_prompts_than_one_pass_reads(self, engine: VLLMEngine, model: PreTrainedModel) -> None:
+        prompts = [[*range(4, 84), n] for n in range(20, 40)]
+
+        async def all_of_them() -> list[Completion]:
+            return await asyncio.gather(*(engine.generate(p, Sampling(max_tokens=8, seed=p[-1])) for p in prompts))
+
+        for prompt, found in zip(prompts, asyncio.run(all_of_them()), strict=True):
+            own = logprobs_of(model, [*prompt, *found.token_ids])[len(prompt) - 1 :]
+            assert max(abs(a - b) for a, b in zip(found.logprobs, own, strict=True)) < 1e-4
+
     def test_tokens_are_counted(self, engine: VLLMEngine) -> None:
         before = engine.generated_tokens
         found = generate(engine, Sampling(max_tokens=5), Sampling(max_tokens=7, seed=1))
