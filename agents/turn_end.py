@@ -18,9 +18,11 @@ class TurnEnd:
         self._tokenizer, self._stops = tokenizer, sampling.stop
         self._width = max((len(stop.encode()) for stop in sampling.stop), default=0) + 4
         self._tail = list(sampling.begun[-self._width :])
-        self._loop = None if sampling.stop_on_loop is None else LoopDetector(sampling.stop_on_loop)
-        for token in sampling.begun if self._loop is not None else ():
-            self._loop.push(token)
+        self._loop = None
+        if sampling.stop_on_loop is not None:
+            self._loop = LoopDetector(sampling.stop_on_loop)
+            for token in sampling.begun:
+                self._loop.push(token)
 
     def push(self, token: int) -> StopReason | None:
         """Why the turn ends with this token, None where it goes on."""

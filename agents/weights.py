@@ -153,7 +153,7 @@ def digests(weights: Mapping[str, Tensor]) -> dict[str, str]:
 def digest(tensor: Tensor) -> str:
     """SHA-256 of a tensor's type, shape and bytes, in hexadecimal digits."""
     found = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)} ".encode())
-    found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()
 
 

@@ -357,8 +357,6 @@ def doctor(
 
 
 def _examine_engine(kind: str, path: str) -> None:
-    if kind not in ("torch", "vllm"):
-        raise CommandError(f"--engine {kind} is unknown; choose torch or vllm.")
     from .evaluate import examine_engine
 
     _quiet_transformers()

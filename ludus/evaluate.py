@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from .agents.config import EngineConfig, ModelConfig
 from .agents.engine import LOWEST_TEMPERATURE, Sampling, too_cold
@@ -65,14 +65,18 @@ def evaluate_model(
         return evaluate(rollout, env, tasks=tasks, sampling=sampling, seed=seed, on_episode=count)
 
 
-def examine_engine(kind: Literal["torch", "vllm"], model: str, *, device: str = "auto", seed: int = 0) -> EngineReport:
+def examine_engine(kind: str, model: str, *, device: str = "auto", seed: int = 0) -> EngineReport:
     """Why an engine's log-probabilities differ from the trainer's, on a model directory or a run's newest checkpoint.
 
-    See `ludus.agents.engine_doctor`.
+    kind: torch or vllm. See `ludus.agents.engine_doctor`.
     """
     from .train import newest_model
 
+    if kind not in ("torch", "vllm"):
+        raise EngineError(f"The engine {kind} is unknown; choose torch or vllm.")
+
     network, tokenizer = prepare_model(ModelConfig(path=newest_model(model)), seed, device)
     longest = getattr(network.config, "max_position_embeddings", None) or 512
-    with build_engine(EngineConfig(kind=kind, slots=16, max_length=min(512, longest)), network, tokenizer) as engine:
+    config = EngineConfig.model_validate({"kind": kind, "slots": 16, "max_length": min(512, longest)})
+    with build_engine(config, network, tokenizer) as engine:
         return diagnose_engine(engine, network, tokenizer, seed=seed)
