@@ -98,7 +98,8 @@ class OpenAIEngine:
         self._client: AsyncOpenAI | None = None
         self._left_out: set[str] = set()
         self._lost: str | None = None
-        self._last_answer_s: float | None = None
+        self._answered = False
+        self._failing_since_s: float | None = None
         self._counted = Tokens(0, 0)
         self._characters = 0
 
@@ -178,7 +179,6 @@ class OpenAIEngine:
             if _is_too_long(found):
                 return ChatCompletion("", StopReason.CONTEXT, attempts=tries.attempts), Tokens(0, 0)
             raise self._error(found, tries.attempts)
-        self._last_answer_s = time.monotonic()
         used = self._count(found, characters)
         self.budget.requests += 1
         completion = _read(found, sampling, tries.attempts, cut)
@@ -222,15 +222,23 @@ class OpenAIEngine:
 
         async def send(timeout_s: float) -> Any:
             found = await send_request(self._open(), request, timeout_s)
-            if not isinstance(found, Failure) and (trouble := _trouble(found)):
-                found = Failure(trouble, "format")
+            self._watch(found)
             if admission is not None and not isinstance(found, Failure):
                 admission.tokens = sum(tokens_used(found)) or admission.tokens
+            if not isinstance(found, Failure) and (trouble := _trouble(found)):
+                found = Failure(trouble, "format")
             if isinstance(found, Failure) and found.passes and tries.retries < self._patience.max_retries:
                 self._say(f"{self._name}: {found.text}; it is asked again", about=f"{found.kind} {found.status}")
             return found
 
         return await tries.ask(send, lasting=(*REFUSALS, 501), admit=admit)
+
+    def _watch(self, found: Any) -> None:
+        """Note whether the endpoint works, and since when it does not."""
+        if not isinstance(found, Failure) or found.status in REFUSALS:
+            self._answered, self._failing_since_s = True, None
+        elif self._failing_since_s is None:
+            self._failing_since_s = time.monotonic()
 
     def _open(self) -> AsyncOpenAI:
         if self._client is None:
@@ -256,12 +264,9 @@ class OpenAIEngine:
         text = f"{self._name} {failure.text}" + (f" ({cure})" if cure else "")
         if failure.status in REFUSALS:
             return RequestRefused(text, attempts)
-        silent_s = math.inf if self._last_answer_s is None else time.monotonic() - self._last_answer_s
-        if (
-            failure.status in HOPELESS
-            or failure.code == NO_QUOTA
-            or silent_s > TOTAL_TIMEOUTS * self._patience.timeout_s
-        ):
+        failing_s = 0.0 if self._failing_since_s is None else time.monotonic() - self._failing_since_s
+        given_up = not self._answered or failing_s > TOTAL_TIMEOUTS * self._patience.timeout_s
+        if failure.status in HOPELESS or failure.code == NO_QUOTA or given_up:
             self._lost = self._lost or text
         return CompletionError(text, attempts)
 

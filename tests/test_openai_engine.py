@@ -184,6 +184,38 @@ def test_a_fault_after_an_answer_does_not_end_everything(serve) -> None:
     asyncio.run(run())
 
 
+def test_an_answer_that_was_withheld_does_not_end_everything(serve) -> None:
+    server = serve(replies({"content": ""}, "content_filter"), fails(400), says("two"))
+
+    async def run() -> None:
+        async with OpenAIEngine("m", server.url, max_retries=0) as engine:
+            for _ in range(2):
+                with pytest.raises(CompletionError):
+                    await engine.chat(HELLO, (), Sampling())
+            assert (await engine.chat(HELLO, (), Sampling())).text == "two"
+
+    asyncio.run(run())
+
+
+def test_an_endpoint_that_falls_silent_for_long_is_given_up(serve) -> None:
+    server = serve(says("one"), hangs)
+
+    async def run() -> None:
+        async with OpenAIEngine("m", server.url, timeout_s=0.2, max_retries=9, backoff_s=0) as engine:
+            await engine.chat(HELLO, (), Sampling())
+            with pytest.raises(CompletionError, match="gave no answer"):
+                await engine.chat(HELLO, (), Sampling())
+            with pytest.raises(CompletionError, match="gave no answer"):
+                await engine.chat(HELLO, (), Sampling())
+            asked_before = len(server.requests)
+            assert engine.stopped is not None
+            with pytest.raises(CompletionError, match=r"^not asked: the endpoint .* gave no answer"):
+                await engine.chat(HELLO, (), Sampling())
+            assert len(server.requests) == asked_before
+
+    asyncio.run(run())
+
+
 def test_an_account_without_credit_is_not_asked_again(serve) -> None:
     def broke(handler: Handler, request: dict) -> None:
         handler.send(429, '{"error": {"message": "You exceeded your quota", "code": "insufficient_quota"}}')
