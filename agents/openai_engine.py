@@ -100,8 +100,7 @@ class OpenAIEngine:
         self._lost: str | None = None
         self._answered = False
         self._failing_since_s: float | None = None
-        self._counted = Tokens(0, 0)
-        self._characters = 0
+        self._prompt_tokens = self._prompt_characters = 0
 
     @property
     def stopped(self) -> str | None:
@@ -246,17 +245,19 @@ class OpenAIEngine:
         return self._client
 
     def _count(self, answer: Any, characters: int) -> Tokens:
+        """What an answer took. characters: of its prompt."""
         prompt, completion = tokens_used(answer)
         if prompt + completion == 0:
             self._say("the endpoint does not count tokens; they are estimated")
             text = getattr(answer.choices[0].message, "content", None) or ""
             return Tokens(*(math.ceil(length * TOKENS_PER_CHARACTER) for length in (characters, len(text))))
-        self._counted = Tokens(self._counted.prompt + prompt, 0)
-        self._characters += characters
+        self._prompt_tokens += prompt
+        self._prompt_characters += characters
         return Tokens(prompt, completion)
 
     def _per_character(self) -> float:
-        return self._counted.prompt / self._characters if self._characters else TOKENS_PER_CHARACTER
+        """Tokens that a character of a prompt took so far."""
+        return self._prompt_tokens / self._prompt_characters if self._prompt_characters else TOKENS_PER_CHARACTER
 
     def _error(self, failure: Failure, attempts: int) -> CompletionError:
         """What to raise. Where no other question would fare better, nothing more is asked."""
