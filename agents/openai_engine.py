@@ -98,9 +98,9 @@ class OpenAIEngine:
         self._client: AsyncOpenAI | None = None
         self._left_out: set[str] = set()
         self._lost: str | None = None
-        self._last_answer_s: float | None = None
-        self._counted = Tokens(0, 0)
-        self._characters = 0
+        self._answered = False
+        self._failing_since_s: float | None = None
+        self._prompt_tokens = self._prompt_characters = 0
 
     @property
     def stopped(self) -> str | None:
@@ -178,7 +178,6 @@ class OpenAIEngine:
             if _is_too_long(found):
                 return ChatCompletion("", StopReason.CONTEXT, attempts=tries.attempts), Tokens(0, 0)
             raise self._error(found, tries.attempts)
-        self._last_answer_s = time.monotonic()
         used = self._count(found, characters)
         self.budget.requests += 1
         completion = _read(found, sampling, tries.attempts, cut)
@@ -222,15 +221,23 @@ class OpenAIEngine:
 
         async def send(timeout_s: float) -> Any:
             found = await send_request(self._open(), request, timeout_s)
-            if not isinstance(found, Failure) and (trouble := _trouble(found)):
-                found = Failure(trouble, "format")
+            self._watch(found)
             if admission is not None and not isinstance(found, Failure):
                 admission.tokens = sum(tokens_used(found)) or admission.tokens
+            if not isinstance(found, Failure) and (trouble := _trouble(found)):
+                found = Failure(trouble, "format")
             if isinstance(found, Failure) and found.passes and tries.retries < self._patience.max_retries:
                 self._say(f"{self._name}: {found.text}; it is asked again", about=f"{found.kind} {found.status}")
             return found
 
         return await tries.ask(send, lasting=(*REFUSALS, 501), admit=admit)
+
+    def _watch(self, found: Any) -> None:
+        """Note whether the endpoint works, and since when it does not."""
+        if not isinstance(found, Failure) or found.status in REFUSALS:
+            self._answered, self._failing_since_s = True, None
+        elif self._failing_since_s is None:
+            self._failing_since_s = time.monotonic()
 
     def _open(self) -> AsyncOpenAI:
         if self._client is None:
@@ -238,17 +245,19 @@ class OpenAIEngine:
         return self._client
 
     def _count(self, answer: Any, characters: int) -> Tokens:
+        """What an answer took. characters: of its prompt."""
         prompt, completion = tokens_used(answer)
         if prompt + completion == 0:
             self._say("the endpoint does not count tokens; they are estimated")
             text = getattr(answer.choices[0].message, "content", None) or ""
             return Tokens(*(math.ceil(length * TOKENS_PER_CHARACTER) for length in (characters, len(text))))
-        self._counted = Tokens(self._counted.prompt + prompt, 0)
-        self._characters += characters
+        self._prompt_tokens += prompt
+        self._prompt_characters += characters
         return Tokens(prompt, completion)
 
     def _per_character(self) -> float:
-        return self._counted.prompt / self._characters if self._characters else TOKENS_PER_CHARACTER
+        """Tokens that a character of a prompt took so far."""
+        return self._prompt_tokens / self._prompt_characters if self._prompt_characters else TOKENS_PER_CHARACTER
 
     def _error(self, failure: Failure, attempts: int) -> CompletionError:
         """What to raise. Where no other question would fare better, nothing more is asked."""
@@ -256,12 +265,9 @@ class OpenAIEngine:
         text = f"{self._name} {failure.text}" + (f" ({cure})" if cure else "")
         if failure.status in REFUSALS:
             return RequestRefused(text, attempts)
-        silent_s = math.inf if self._last_answer_s is None else time.monotonic() - self._last_answer_s
-        if (
-            failure.status in HOPELESS
-            or failure.code == NO_QUOTA
-            or silent_s > TOTAL_TIMEOUTS * self._patience.timeout_s
-        ):
+        failing_s = 0.0 if self._failing_since_s is None else time.monotonic() - self._failing_since_s
+        given_up = not self._answered or failing_s > TOTAL_TIMEOUTS * self._patience.timeout_s
+        if failure.status in HOPELESS or failure.code == NO_QUOTA or given_up:
             self._lost = self._lost or text
         return CompletionError(text, attempts)
 

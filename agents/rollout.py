@@ -77,7 +77,7 @@ class Arena:
         return cls(name, make, None, [make()])
 
     @property
-    def tokens(self) -> Renderer:
+    def token_renderer(self) -> Renderer:
         """The renderer. ValueError where the arena was made without."""
         if self.renderer is None:
             raise ValueError(f"The arena {self.name} has no renderer; make it with Arena.build.")
@@ -286,11 +286,11 @@ class Rollout(EpisodeDriver):
     async def _conversation(self, arena: Arena, env: TextEnv, record: _Record) -> None:
         try:
             await self._open(env, record)
-            await self._turns(env, record, arena.tokens)
+            await self._turns(env, record, arena.token_renderer)
         finally:
             self.engine.release(record.request.id)
-        if arena.tokens.append_only and record.stop_reason != PAUSED:
-            arena.tokens.check_episode(record.messages)
+        if arena.token_renderer.append_only and record.stop_reason != PAUSED:
+            arena.token_renderer.check_episode(record.messages)
 
     async def _turns(self, env: TextEnv, record: _Record, renderer: Renderer) -> None:
         tokens, rewritten = renderer.open(record.messages), False

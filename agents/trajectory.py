@@ -106,7 +106,10 @@ class Episode:
     def to_json(self) -> dict[str, Any]:
         """A dictionary of plain JSON types."""
         row = {f.name: getattr(self, f.name) for f in fields(self)}
-        row["replies"] = [asdict(reply) for reply in self.replies]
+        if self.replies:
+            row["replies"] = [asdict(reply) for reply in self.replies]
+        else:
+            del row["replies"]
         row["verdict"] = None if self.verdict is None else self.verdict.to_json()
         row["trajectories"] = [trajectory.to_json() for trajectory in self.trajectories]
         row["messages"] = [dict(message) for message in self.messages]

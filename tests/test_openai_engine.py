@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import math
 import sys
 import time
+from dataclasses import asdict
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from judge_server import (
     Handler,
     ScriptedServer,
@@ -92,6 +97,56 @@ def test_a_fault_that_passes_is_not_seen(serve) -> None:
     server = serve(*faults, *garbage, says("hi"))
     (answer,) = asked(server, max_retries=20, backoff_s=0)
     assert (answer.text, answer.attempts) == ("hi", 12) and len(server.requests) == 12
+
+
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 2**70) | st.floats() | st.sampled_from(["", "x", "stop", "\ud800"]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["content", "name", "id"]), inner),
+    max_leaves=4,
+)
+PLACES = (
+    (), ("choices",), ("choices", 0), ("choices", 0, "message"), ("choices", 0, "message", "content"),
+    ("choices", 0, "message", "tool_calls"), ("choices", 0, "message", "tool_calls", 0, "function"),
+    ("choices", 0, "message", "tool_calls", 0, "function", "arguments"), ("choices", 0, "message", "reasoning"),
+    ("choices", 0, "message", "tool_calls", 0, "id"), ("choices", 0, "finish_reason"), ("choices", 0, "stop_reason"),
+    ("choices", 0, "logprobs"), ("choices", 0, "logprobs", "content", 0), ("usage",), ("usage", "prompt_tokens"),
+    ("choices", 0, "logprobs", "content", 0, "logprob"), ("model",),
+)  # fmt: skip
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(places=st.lists(st.tuples(st.sampled_from(PLACES), JUNK), min_size=1, max_size=2))
+def test_whatever_a_server_sends_is_an_answer_or_one_sentence(serve, places: list[tuple[tuple[Any, ...], Any]]) -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    message = {"role": "assistant", "content": "hi", "tool_calls": [call], "reasoning": "hm"}
+    logprobs = {"content": [{"token": "hi", "logprob": -1.0, "bytes": None, "top_logprobs": []}]}
+    choice = {"index": 0, "message": message, "finish_reason": "stop", "stop_reason": None, "logprobs": logprobs}
+    usage = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
+    body: Any = {
+        "id": "1",
+        "object": "chat.completion",
+        "created": 0,
+        "model": "m",
+        "choices": [choice],
+        "usage": usage,
+    }
+    for place, junk in places:
+        if not place:
+            body = junk
+            continue
+        at = body
+        with contextlib.suppress(LookupError, TypeError):
+            for step in place[:-1]:
+                at = at[step]
+            at[place[-1]] = junk
+    try:
+        (answer,) = asked(serve(sends(json.dumps(body))), logprobs=True, max_retries=0)
+    except CompletionError as error:
+        assert len(str(error).splitlines()) == 1
+    else:
+        assert isinstance(answer.text, str) and all(isinstance(one.arguments, str) for one in answer.tool_calls)
+        json.dumps(asdict(answer), allow_nan=False).encode()
+        assert ChatCompletion.from_json(json.loads(json.dumps(asdict(answer)))) == answer
 
 
 LASTING = {
@@ -180,6 +235,38 @@ def test_a_fault_after_an_answer_does_not_end_everything(serve) -> None:
             with pytest.raises(CompletionError, match="500"):
                 await engine.chat(HELLO, (), Sampling())
             assert (await engine.chat(HELLO, (), Sampling())).text == "two"
+
+    asyncio.run(run())
+
+
+def test_an_answer_that_was_withheld_does_not_end_everything(serve) -> None:
+    server = serve(replies({"content": ""}, "content_filter"), fails(400), says("two"))
+
+    async def run() -> None:
+        async with OpenAIEngine("m", server.url, max_retries=0) as engine:
+            for _ in range(2):
+                with pytest.raises(CompletionError):
+                    await engine.chat(HELLO, (), Sampling())
+            assert (await engine.chat(HELLO, (), Sampling())).text == "two"
+
+    asyncio.run(run())
+
+
+def test_an_endpoint_that_falls_silent_for_long_is_given_up(serve) -> None:
+    server = serve(says("one"), hangs)
+
+    async def run() -> None:
+        async with OpenAIEngine("m", server.url, timeout_s=0.2, max_retries=9, backoff_s=0) as engine:
+            await engine.chat(HELLO, (), Sampling())
+            with pytest.raises(CompletionError, match="gave no answer"):
+                await engine.chat(HELLO, (), Sampling())
+            with pytest.raises(CompletionError, match="gave no answer"):
+                await engine.chat(HELLO, (), Sampling())
+            asked_before = len(server.requests)
+            assert engine.stopped is not None
+            with pytest.raises(CompletionError, match=r"^not asked: the endpoint .* gave no answer"):
+                await engine.chat(HELLO, (), Sampling())
+            assert len(server.requests) == asked_before
 
     asyncio.run(run())
 

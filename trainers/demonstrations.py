@@ -59,7 +59,7 @@ class Demonstrations:
         rng = np.random.default_rng(derive_seed(self.seed, "arena", index))
         weights = np.array([weight for _, weight in self.arenas])
         arena = self.arenas[int(rng.choice(len(weights), p=weights / weights.sum()))][0]
-        env, renderer = arena.env, arena.tokens
+        env, renderer = arena.env, arena.token_renderer
         rng = np.random.default_rng(derive_seed(self.seed, "demonstration", index, sample))
         seed = derive_seed(self.seed, "env", index, sample) % 2**31
         opening, actions = self._demonstrated(arena, index, seed, rng)
