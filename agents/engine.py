@@ -27,6 +27,8 @@ class StopReason(StrEnum):
     """The sequence reached the engine's longest length."""
     DEADLINE = "deadline"
     """The time given to this generation ran out."""
+    INTERRUPTED = "interrupted"
+    """The weights changed; the turn goes on with what was sampled so far as its beginning."""
 
 
 LOWEST_TEMPERATURE = 1e-3

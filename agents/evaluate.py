@@ -12,7 +12,7 @@ from ..envs.source import epoch_index
 from ..verifiers.verdict import Outcome
 from .engine import Sampling
 from .part_scores import PartScore, part_scores
-from .rollout import EpisodeRequest, EpisodesFailedError, Rollout
+from .rollout import EpisodeRequest, EpisodesFailedError, Player
 from .seeds import derive_seed
 from .statistics import wilson_interval
 from .trajectory import Episode
@@ -41,7 +41,7 @@ class EvalResult:
 
 
 def evaluate(
-    rollout: Rollout,
+    rollout: Player,
     arena: str,
     *,
     tasks: int,

@@ -26,6 +26,7 @@ from .trainers.config import (
     OptimizerConfig,
     PolicyConfig,
     PreferenceConfig,
+    RolloutConfig,
     SFTConfig,
     StarConfig,
 )
@@ -56,6 +57,7 @@ class Recipe(Section):
     model: ModelConfig
     envs: list[EnvConfig] = Field(min_length=1)
     engine: EngineConfig = EngineConfig()
+    rollout: RolloutConfig = RolloutConfig()
     sampling: SamplingConfig = SamplingConfig()
     sft: SFTConfig | None = None
     star: StarConfig | None = None

@@ -17,20 +17,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from .agents.config import EnvConfig, ModelConfig, SamplingConfig
+from .agents.config import ModelConfig, SamplingConfig
 from .agents.engine import Sampling
 from .agents.evaluate import EvalResult, evaluate
 from .agents.lora import BASE_BESIDE, path_from, save_merged, seen_from
 from .agents.model import choose_device, copy_trained, prepare_model
 from .agents.renderer import Renderer
-from .agents.rollout import Arena, Rollout
 from .agents.seeds import derive_seed
-from .agents.torch_engine import TorchEngine
 from .agents.trajectory import Episode
+from .arenas import EnvMakers
 from .doctor import diagnose
-from .envs.registration import make_env, takes_option
-from .envs.source import TaskSource
 from .memory_plan import memory_limit, plan_memory
+from .placement import place_rollout
 from .recipe import Recipe
 from .report import write_report
 from .run_folder import CHAIN, STAGES, RunFolder
@@ -68,9 +66,6 @@ from .wandb_log import WandbLog, wandb_package
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-BEYOND = 2**40
-"""First held-out task of an endless source without splits; training never gets that far."""
-
 MERGED = "model"
 """Folder of a finished run that trained adapters: the policy with them merged, for programs that know none."""
 
@@ -96,37 +91,21 @@ class _Session:
         self.recipe, self.run, self.display = recipe, run, display
         if recipe.policy is not None:
             self.algorithm = chosen_algorithm(recipe.policy, recipe.sampling.max_tokens)
-        # The environments first: they fail sooner than a model loads.
-        names = _arena_names(recipe.envs)
-        envs = list(zip(names, recipe.envs, strict=True))
-        train_makers = {name: env_maker(c, c.options.get("split", "train")) for name, c in envs}
-        test_makers = {name: env_maker(c, recipe.eval.split) for name, c in envs}
-        for maker in [*train_makers.values(), *test_makers.values()]:
-            maker()
+        makers = EnvMakers.of(recipe)  # the environments first: they fail sooner than a model loads
         self._plan_memory()
         self.model, self.tokenizer = prepare_model(recipe.model, recipe.seed, recipe.device)
         for optimizer in recipe.optimizers().values():
             adamw_class(optimizer.kind, self.model.device)  # a phase that cannot begin is not found after hours
-        rewrite = recipe.model.on_rewrite
         self.teacher = self._teacher()
-        self.arenas = {n: Arena.build(n, maker, self.tokenizer, rewrite) for n, maker in train_makers.items()}
-        self.held_out = {n: Arena.build(f"held-out/{n}", m, self.tokenizer, rewrite) for n, m in test_makers.items()}
-        for name, config in envs:
-            train, test = self.arenas[name], self.held_out[name]
-            splits = takes_option(config.name, "split")
-            differ = splits and config.options.get("split", "train") != recipe.eval.split
-            if not splits or (differ and same_tasks(train.env.source, test.env.source)):
-                self._hold_out(train, test)
-        self.held_out = {arena.name: arena for arena in self.held_out.values()}
-        self.weights = [(self.arenas[name], c.weight) for name, c in envs]
-        self.engine = TorchEngine(
-            self.model, self.tokenizer, slots=recipe.engine.slots, max_length=recipe.engine.max_length
-        )
-        concurrency = (recipe.policy.concurrency if recipe.policy else None) or recipe.engine.slots
-        self.rollout = Rollout(self.engine, {**self.arenas, **self.held_out}, concurrency=concurrency)
+        arenas = makers.arenas(self.tokenizer)
+        for note in arenas.notes:
+            self.display.note(note)
+        self.held_out, self.weights = arenas.held_out, arenas.weights
         self.sampling = _sampling(recipe.sampling, recipe.engine.deadline_s)
         self.examples = self._examples()
         self.learner = self._learner()
+        # Last, since it may start processes, which a fault above would leave behind.
+        self.rollout, self.engine = place_rollout(recipe, self.model, self.tokenizer, arenas, display, run.path)
 
     def _plan_memory(self) -> None:
         """Say what the run will take, and what to change where that is more than there is."""
@@ -188,17 +167,6 @@ class _Session:
                 f"The {what} has another vocabulary than the policy; choose one in which every token means the same."
             )
         return model
-
-    def _hold_out(self, train: Arena, test: Arena) -> None:
-        """Of an environment without splits, keep tasks for evaluation: at most a fifth, or those far beyond."""
-        size = train.env.source.size
-        if size is None:
-            test.first = BEYOND
-        elif size < 2:
-            self.display.note(f"{train.name} has a single task and no splits: it is evaluated on that task.")
-        else:
-            wanted = self.recipe.eval.final_tasks or self.recipe.eval.tasks
-            train.stop = test.first = size - min(wanted, max(1, size // 5))
 
     def __enter__(self) -> _Session:
         return self
@@ -752,28 +720,6 @@ def _sampling(config: SamplingConfig, deadline_s: float | None, greedy: bool = F
         deadline_s=deadline_s,
         stop_on_loop=None if config.stop_on_loop is None else Loop(**config.stop_on_loop.model_dump()),
     )
-
-
-def _arena_names(envs: list[EnvConfig]) -> list[str]:
-    """The environments' names; where one is used twice, numbered."""
-    names = [env.name for env in envs]
-    return [n if names.count(n) == 1 else f"{n}#{names[: i + 1].count(n)}" for i, n in enumerate(names)]
-
-
-def same_tasks(train: TaskSource, test: TaskSource) -> bool:
-    """Whether two sources give the same tasks, as where an option `split` plays no part for a file of one's own."""
-    if train.size != test.size:
-        return False
-    size = 3 if train.size is None else train.size
-    return all(train.task(index).hash == test.task(index).hash for index in {0, size // 2, size - 1} if index >= 0)
-
-
-def env_maker(config: EnvConfig, split: Any) -> Any:
-    """A factory of one environment on one split, where it has splits."""
-    options = dict(config.options)
-    if takes_option(config.name, "split"):
-        options["split"] = split
-    return lambda: make_env(config.name, **options)
 
 
 def newest_model(path: str | Path) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..agents.engine import Sampling, TrainingEngine, is_exact
 from ..agents.part_scores import part_scores
-from ..agents.rollout import EpisodeRequest, EpisodesFailedError, Rollout
+from ..agents.rollout import EpisodeRequest, EpisodesFailedError, Player
 from ..agents.seeds import derive_seed
 from ..agents.trajectory import Episode
 from ..sandbox.errors import LudusError
@@ -77,7 +77,7 @@ class PolicyTrainer:
     model: PreTrainedModel
     optimizer: AnyOptimizer
     engine: TrainingEngine
-    rollout: Rollout
+    rollout: Player
     stream: TaskStream
     algorithm: Algorithm
     config: PolicyConfig

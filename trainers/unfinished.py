@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 from ..agents.engine import Sampling
-from ..agents.rollout import PAUSED, EpisodeRequest, Rollout
+from ..agents.rollout import PAUSED, EpisodeRequest, Player
 from ..agents.trajectory import Episode
 from ..envs.task import Task
 from .task_stream import TaskStream
@@ -44,7 +44,7 @@ class Unfinished:
     max_staleness: int
     groups: list[_Group] = field(default_factory=list)
 
-    def play(self, rollout: Rollout, stream: TaskStream, wanted: int, version: int) -> list[Episode]:
+    def play(self, rollout: Player, stream: TaskStream, wanted: int, version: int) -> list[Episode]:
         """Go on with what is under way, `wanted` groups with the new ones; the episodes of those that are done.
 
         Where there is nothing to learn from among them, as where a task is broken, all are gone on with, until there is
@@ -61,7 +61,7 @@ class Unfinished:
                 self.groups = [group for group in self.groups if not group.done]
                 return [episode for group in done for episode in group.episodes if episode is not None]
 
-    def _go_on(self, rollout: Rollout, version: int) -> None:
+    def _go_on(self, rollout: Player, version: int) -> None:
         places, requests = [], []
         for group in self.groups:
             budget = None if version - group.first >= self.max_staleness else self.budget

@@ -1,0 +1,86 @@
+"""Placement: where the episodes of a run are played, in this process or by Ray actors; one key of the recipe chooses.
+
+Invariant: trainers see an engine and what plays episodes on it, and cannot tell the placements apart.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from .agents.engine import TrainingEngine
+from .agents.rollout import Arena, Player, Rollout
+from .agents.torch_engine import TorchEngine
+from .arenas import Arenas, EnvMakers
+from .envs.registration import learn_specs, specs_of
+from .recipe import Recipe
+from .trainers.ray_worker import Workplace
+from .trainers.recorder import Show
+from .trainers.weights_folder import WeightsFolder, load_served
+
+if TYPE_CHECKING:
+    from gymnasium.envs.registration import EnvSpec
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def place_rollout(
+    recipe: Recipe,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    arenas: Arenas,
+    display: Show,
+    run_folder: Path,
+) -> tuple[Player, TrainingEngine]:
+    """What plays the episodes of a recipe, and its engine."""
+    config = recipe.rollout
+    slots = recipe.engine.slots * config.workers
+    concurrency = (recipe.policy.concurrency if recipe.policy else None) or slots
+    if config.placement == "in_process":
+        engine = _engine(recipe, model, tokenizer)
+        return _rollout(recipe, engine, arenas.all, concurrency), engine
+    from .trainers.ray_pool import RayPool
+
+    make = partial(make_workplace, recipe, tokenizer, specs_of([env.name for env in recipe.envs]))
+    pool = RayPool(
+        make,
+        arenas.all,
+        model,
+        config=config,
+        concurrency=concurrency,
+        weights=WeightsFolder.choose(model, config.weights_dir, run_folder),
+        show=display,
+    )
+    return pool, pool.engine
+
+
+def make_workplace(
+    recipe: Recipe, tokenizer: PreTrainedTokenizerBase, specs: list[EnvSpec], weights: Path
+) -> Workplace:
+    """An engine with the weights in a folder, and the environments of a recipe, in another process.
+
+    specs: how these are registered where the run began, which need not have reached this process.
+    """
+    learn_specs(specs)
+    device = "cuda" if recipe.rollout.gpus_per_worker and torch.cuda.is_available() else "cpu"
+    model = load_served(weights, device)
+    engine = _engine(recipe, model, tokenizer)
+    arenas = EnvMakers.of(recipe).arenas(tokenizer).all
+    return Workplace(_rollout(recipe, engine, arenas, recipe.engine.slots), partial(_load, engine, model))
+
+
+def _load(engine: TrainingEngine, model: PreTrainedModel, folder: Path, version: int) -> None:
+    from .trainers.checkpoint import load_weights
+
+    load_weights(model, folder)
+    engine.load_weights(model, version)
+
+
+def _engine(recipe: Recipe, model: PreTrainedModel, tokenizer: Any) -> TorchEngine:
+    return TorchEngine(model, tokenizer, slots=recipe.engine.slots, max_length=recipe.engine.max_length)
+
+
+def _rollout(recipe: Recipe, engine: TrainingEngine, arenas: dict[str, Arena], concurrency: int) -> Rollout:
+    return Rollout(engine, arenas, concurrency=concurrency, step_deadline_s=recipe.rollout.step_deadline_s)

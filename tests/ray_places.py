@@ -1,0 +1,65 @@
+"""What Ray workers of the tests work with: a small model and environments that do as their tasks say."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from ludus.agents.config import TinyModel
+from ludus.agents.model import character_tokenizer
+from ludus.agents.rollout import Arena, Rollout
+from ludus.agents.torch_engine import TorchEngine
+from ludus.envs.source import ProceduralSource
+from ludus.envs.task import Task
+from ludus.envs.text_env import TextEnv
+from ludus.trainers.ray_worker import Workplace
+from ludus.trainers.weights_folder import load_served
+from ludus.verifiers.verdict import Verdict
+
+SHAPE = TinyModel(hidden_size=32, layers=2, heads=2, kv_heads=1, intermediate_size=64, initializer_range=0.2)
+TOKENIZER = character_tokenizer()
+
+
+class Obedient(TextEnv):
+    """Three turns, in which it does what the task's data say.
+
+    wait_for: until there is such a file. kill: once, its own process, when there is no such file yet, which it makes.
+    hang: for ever, in the verifier. die: always.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(ProceduralSource(lambda rng, i: Task(str(i), f"say {int(rng.integers(10))}", None)))
+
+    def respond(self, task: Task, action: str) -> str | None:
+        wanted = task.data.get("wait_for")
+        while wanted is not None and not Path(wanted).exists():
+            time.sleep(0.01)
+        mark = task.data.get("kill")
+        if task.data.get("die") or (mark is not None and not Path(mark).exists()):
+            if mark is not None:
+                Path(mark).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return "more" if self.turn < 3 else None
+
+    def verify(self, task: Task, response: str) -> Verdict:
+        while task.data.get("hang"):
+            time.sleep(0.1)
+        return Verdict.correct("a vowel") if set("aeiou") & set(response) else Verdict.wrong("no vowel")
+
+
+def arenas() -> dict[str, Arena]:
+    """The arenas of a worker and of its learner."""
+    return {name: Arena.build(name, Obedient, TOKENIZER) for name in ("first", "second")}
+
+
+def place(weights: Path) -> Workplace:
+    """A worker's engine and arenas."""
+    model = load_served(weights, "cpu")
+    engine = TorchEngine(model, TOKENIZER, slots=32, max_length=200)
+
+    def load(folder: Path, version: int) -> None:
+        engine.load_weights(load_served(folder, "cpu"), version)
+
+    return Workplace(Rollout(engine, arenas(), concurrency=32, step_deadline_s=3.0), load)
