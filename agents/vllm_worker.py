@@ -1,0 +1,45 @@
+"""What Ludus adds to vLLM's worker process: taking in weights, and saying what was taken in.
+
+Loaded by vLLM (`worker_extension_cls`) into each worker; nothing else imports it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor
+
+from .weights import digest, read_weights
+
+
+class LudusWorker:
+    """Methods that join those of the worker; `collective_rpc` calls them by name."""
+
+    model_runner: Any
+
+    def ludus_load(self, path: str) -> dict[str, str]:
+        """Take in the weights of a file; the digest of each tensor that was given to the model, by name."""
+        found: dict[str, str] = {}
+
+        def taken() -> Iterator[tuple[str, Tensor]]:
+            for name, tensor in read_weights(path):
+                found[name] = digest(tensor)
+                yield name, tensor
+
+        self.model_runner.reload_weights(weights_iterator=taken())
+        _pack_again(self.model_runner.get_model())
+        return found
+
+
+def _pack_again(model: Any) -> None:
+    """Give the CPU's kernels the matrices that they keep a packed copy of beside the weight.
+
+    vLLM packs an output layer that shares the weight of the embeddings when it is made, and not when that changes.
+    """
+    from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
+
+    for layer in model.modules():
+        weight = getattr(layer, "weight", None)
+        if hasattr(layer, "cpu_linear") and weight is not None and weight.numel():
+            dispatch_cpu_unquantized_gemm(layer, remove_weight=False)
