@@ -13,6 +13,7 @@ import asyncio
 import itertools
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -145,6 +146,21 @@ class TorchEngine:
             self._evict(session, save=False)
         for session in (*self._sessions.values(), *(request.session for request in self._waiting)):
             session.cached, session.saved = [], None
+
+    def probe(self, token_ids: Sequence[int]) -> list[float]:
+        """The log-probability of each token but the first, in nats, at temperature 1, from the weights that it serves.
+
+        Only where nothing is cached, as right after `load_weights`.
+        """
+        if self._owner:
+            raise EngineError("A probe would overwrite what the engine keeps of conversations; load weights first.")
+        found = []
+        for place, (token, following) in enumerate(itertools.pairwise(token_ids)):
+            logits = self.decoder.decode(
+                torch.full_like(self._rows[:MIN_ROWS], token), torch.full_like(self._rows[:MIN_ROWS], place), place
+            )
+            found.append(float(torch.log_softmax(logits[0].float(), -1)[following]))
+        return found
 
     async def generate(self, token_ids: list[int], sampling: Sampling, session: str | None = None) -> Completion:
         """Sample a continuation of `token_ids`.

@@ -14,12 +14,12 @@ import torch
 from .agents.engine import TrainingEngine
 from .agents.rollout import Arena, Player, Rollout
 from .agents.torch_engine import TorchEngine
+from .agents.weights import Sent, WeightFolder
 from .arenas import Arenas, EnvMakers
 from .envs.registration import learn_specs, specs_of
 from .recipe import Recipe
-from .trainers.ray_worker import Workplace
+from .trainers.ray_worker import Workplace, load_sent, serve_sent
 from .trainers.recorder import Show
-from .trainers.weights_folder import WeightsFolder, load_served
 
 if TYPE_CHECKING:
     from gymnasium.envs.registration import EnvSpec
@@ -32,7 +32,6 @@ def place_rollout(
     tokenizer: PreTrainedTokenizerBase,
     arenas: Arenas,
     display: Show,
-    run_folder: Path,
 ) -> tuple[Player, TrainingEngine]:
     """What plays the episodes of a recipe, and its engine."""
     config = recipe.rollout
@@ -50,32 +49,23 @@ def place_rollout(
         model,
         config=config,
         concurrency=concurrency,
-        weights=WeightsFolder.choose(model, config.weights_dir, run_folder),
+        weights=WeightFolder(None if config.weights_dir is None else Path(config.weights_dir)),
         show=display,
     )
     return pool, pool.engine
 
 
-def make_workplace(
-    recipe: Recipe, tokenizer: PreTrainedTokenizerBase, specs: list[EnvSpec], weights: Path
-) -> Workplace:
-    """An engine with the weights in a folder, and the environments of a recipe, in another process.
+def make_workplace(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, specs: list[EnvSpec], sent: Sent) -> Workplace:
+    """An engine for the weights that were sent, and the environments of a recipe, in another process.
 
     specs: how these are registered where the run began, which need not have reached this process.
     """
     learn_specs(specs)
     device = "cuda" if recipe.rollout.gpus_per_worker and torch.cuda.is_available() else "cpu"
-    model = load_served(weights, device)
+    model = load_sent(sent, device)
     engine = _engine(recipe, model, tokenizer)
     arenas = EnvMakers.of(recipe).arenas(tokenizer).all
-    return Workplace(_rollout(recipe, engine, arenas, recipe.engine.slots), partial(_load, engine, model))
-
-
-def _load(engine: TrainingEngine, model: PreTrainedModel, folder: Path, version: int) -> None:
-    from .trainers.checkpoint import load_weights
-
-    load_weights(model, folder)
-    engine.load_weights(model, version)
+    return Workplace(_rollout(recipe, engine, arenas, recipe.engine.slots), partial(serve_sent, engine, model))
 
 
 def _engine(recipe: Recipe, model: PreTrainedModel, tokenizer: Any) -> TorchEngine:

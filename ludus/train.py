@@ -105,7 +105,7 @@ class _Session:
         self.examples = self._examples()
         self.learner = self._learner()
         # Last, since it may start processes, which a fault above would leave behind.
-        self.rollout, self.engine = place_rollout(recipe, self.model, self.tokenizer, arenas, display, run.path)
+        self.rollout, self.engine = place_rollout(recipe, self.model, self.tokenizer, arenas, display)
 
     def _plan_memory(self) -> None:
         """Say what the run will take, and what to change where that is more than there is."""

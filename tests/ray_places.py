@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 from ludus.agents.config import TinyModel
 from ludus.agents.model import character_tokenizer
 from ludus.agents.rollout import Arena, Rollout
 from ludus.agents.torch_engine import TorchEngine
+from ludus.agents.weights import Sent
 from ludus.envs.source import ProceduralSource
 from ludus.envs.task import Task
 from ludus.envs.text_env import TextEnv
-from ludus.trainers.ray_worker import Workplace
-from ludus.trainers.weights_folder import load_served
+from ludus.trainers.ray_worker import Workplace, load_sent, serve_sent
 from ludus.verifiers.verdict import Verdict
 
 SHAPE = TinyModel(hidden_size=32, layers=2, heads=2, kv_heads=1, intermediate_size=64, initializer_range=0.2)
@@ -41,7 +42,7 @@ class Obedient(TextEnv):
             if mark is not None:
                 Path(mark).touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        return "more" if self.turn < 3 else None
+        return "more" if self.turn < 3 and not task.data.get("hang") else None
 
     def verify(self, task: Task, response: str) -> Verdict:
         while task.data.get("hang"):
@@ -54,12 +55,9 @@ def arenas() -> dict[str, Arena]:
     return {name: Arena.build(name, Obedient, TOKENIZER) for name in ("first", "second")}
 
 
-def place(weights: Path) -> Workplace:
+def place(sent: Sent) -> Workplace:
     """A worker's engine and arenas."""
-    model = load_served(weights, "cpu")
+    model = load_sent(sent, "cpu")
     engine = TorchEngine(model, TOKENIZER, slots=32, max_length=200)
-
-    def load(folder: Path, version: int) -> None:
-        engine.load_weights(load_served(folder, "cpu"), version)
-
-    return Workplace(Rollout(engine, arenas(), concurrency=32, step_deadline_s=3.0), load)
+    rollout = Rollout(engine, arenas(), concurrency=32, step_deadline_s=3.0)
+    return Workplace(rollout, partial(serve_sent, engine, model))

@@ -20,6 +20,7 @@ from ludus.agents.model import create_tiny_model
 from ludus.agents.rollout import EpisodeRequest, Rollout
 from ludus.agents.torch_engine import TorchEngine
 from ludus.agents.trajectory import Episode
+from ludus.agents.weights import WeightFolder
 from ludus.envs.task import Task
 from ludus.recipe import RecipeError, make_recipe
 from ludus.run_folder import RunFolder
@@ -28,7 +29,6 @@ from ludus.trainers.checkpoint import list_checkpoints
 from ludus.trainers.config import RolloutConfig
 from ludus.trainers.ray_cluster import RayError, import_ray
 from ludus.trainers.ray_pool import LongestFirst, RayPool, _Job
-from ludus.trainers.weights_folder import WeightsFolder
 from ludus.verifiers.verdict import Verdict
 
 pytestmark = pytest.mark.ray
@@ -49,8 +49,9 @@ def pool_of(
     model: Any, folder: Path, said: Notes, *, workers: int = 1, concurrency: int = 16, **config: Any
 ) -> RayPool:
     settings = RolloutConfig(placement="ray", workers=workers, cpus_per_worker=0.5, **config)
-    weights = WeightsFolder.choose(model, str(folder), folder)
-    return RayPool(place, arenas(), model, config=settings, concurrency=concurrency, weights=weights, show=said)
+    return RayPool(
+        place, arenas(), model, config=settings, concurrency=concurrency, weights=WeightFolder(folder), show=said
+    )
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +69,7 @@ def pool(model: Any, ray_cluster: Any, tmp_path_factory: Any) -> Iterator[RayPoo
 
 
 def asked(count: int, env: str = "first", seed: int = 0, **data: Any) -> list[EpisodeRequest]:
-    sampling = Sampling(max_tokens=12, top_k=20)
+    sampling = Sampling(max_tokens=12, top_k=20, stop=tuple("aeiou0123456789"))
     return [
         EpisodeRequest(
             f"{env}/{i}", env, Task(str(i), f"say {i}", None, data=data), f"{env}/{i // 4}", seed + i, sampling
@@ -122,9 +123,10 @@ def test_one_long_episode_holds_up_nobody(pool: RayPool, model: Any, tmp_path: P
 
 
 def test_only_the_newest_weights_stay(pool: RayPool, model: Any) -> None:
-    for version in (8, 9):
+    for version in (8, 9, 9):
         pool.engine.load_weights(model, version)
-    assert [path.name[:7] for path in pool._weights.path.iterdir()] == ["v000009"]
+    assert pool._serving.version == 9
+    assert list(pool._serving.path.parent.parent.iterdir()) == [pool._serving.path.parent]
 
 
 def test_what_is_expected_to_be_long_begins_first() -> None:

@@ -24,8 +24,10 @@ class RayError(LudusError):
     """Ray is missing, or cannot give what a run needs."""
 
 
-def import_ray() -> Any:
-    """The package, quiet. RayError says how to get it."""
+def import_ray(alone: bool = True) -> Any:
+    """The package, quiet. RayError says how to get it. alone: clusters started here listen to this machine only."""
+    if alone:  # Ray's only switch for it, made for systems with other firewalls, and read when it is imported
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else it warns of a default that will change
     try:
@@ -46,7 +48,7 @@ class RayCluster:
     """
 
     def __init__(self, address: str | None, workers: int, cpus: float, gpus: float) -> None:
-        self.ray = import_ray()
+        self.ray = import_ray(alone=address is None)
         self.started = not self.ray.is_initialized()
         self._group: Any = None
         try:
@@ -94,7 +96,6 @@ class RayCluster:
                 "num_cpus": max(os.cpu_count() or 1, int(-(-workers * cpus // 1))),
                 "include_dashboard": False,
                 "object_store_memory": STORE_BYTES,
-                "_node_ip_address": "127.0.0.1",
             }
         else:
             settings["address"] = address

@@ -20,19 +20,18 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ..agents.rollout import Arena, EpisodeRequest, failed_episode
 from ..agents.trajectory import Episode
+from ..agents.weights import Sent, WeightFolder, digests, plain_weights
 from ..sandbox.errors import LudusError
 from .config import RolloutConfig
 from .ray_cluster import RayCluster, RayError, first_line
 from .ray_worker import Report, RolloutWorker, WorkerInfo, Workplace
 from .recorder import Show
-from .weights_folder import WeightsFolder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -135,20 +134,20 @@ class RayEngine:
 class RayPool:
     """Plays episodes on Ray actors.
 
-    make: builds a worker's engine and environments from a folder of weights, in its process. arenas: the same
+    make: builds a worker's engine and environments for weights that were sent, in its process. arenas: the same
     environments here, to ask for tasks. model: whose weights the workers begin with. concurrency: episodes in flight
     over all workers. Use as a context manager, or call `close`.
     """
 
     def __init__(
         self,
-        make: Callable[[Path], Workplace],
+        make: Callable[[Sent], Workplace],
         arenas: dict[str, Arena],
         model: PreTrainedModel,
         *,
         config: RolloutConfig,
         concurrency: int,
-        weights: WeightsFolder,
+        weights: WeightFolder,
         show: Show,
     ) -> None:
         self.arenas = arenas
@@ -174,8 +173,9 @@ class RayPool:
                 config.ray_address, config.workers, config.cpus_per_worker, config.gpus_per_worker
             )
             self._ray = self._cluster.ray
-            self._serving = (weights.write(model, 0), 0)
-            self._make = self._ray.cloudpickle.dumps(make)
+            self._serving = self._send(model, 0)
+            # Kept in the object store, so that a worker can be started where that has become full.
+            self._make = self._ray.put(self._ray.cloudpickle.dumps(make))
             self._workers = [self._started(index) for index in range(config.workers)]
             self._pump = threading.Thread(target=self._keep_going, name="ludus-ray", daemon=True)
             self._pump.start()
@@ -233,12 +233,17 @@ class RayPool:
         self._wait(lambda: not wanted.isdisjoint(self._done), lambda: self._state_of(wanted), waiting)
 
     def load_weights(self, model: PreTrainedModel, version: int) -> None:
-        """Have every worker serve the weights of `model`; a worker that dies meanwhile starts with them."""
-        folder = self._weights.write(model, version)
+        """Have every worker serve the weights of `model` and prove it; one that dies meanwhile starts with them.
+
+        Raises TransferError where one cannot, and goes on with nothing in doubt. What is served already stays.
+        """
+        if version == self._serving.version and digests(plain_weights(model)) == self._serving.digests:
+            return
+        sent, before = self._send(model, version), self._serving
         with self._changed:
             self._raise_error()
-            self._serving = (folder, version)
-            calls = {worker.handle.load.remote(folder, version): worker for worker in self._workers}
+            self._serving = sent
+            calls = {worker.handle.load.remote(sent): worker for worker in self._workers}
             # One that is just starting does so first, with weights that are older.
             patience = self._config.reply_deadline_s if all(w.info for w in self._workers) else START_S
         deadline = time.monotonic() + patience
@@ -252,8 +257,13 @@ class RayPool:
                 for worker in calls.values() if time.monotonic() > deadline else ():
                     self._replace(worker, f"did not load weights within {patience:g} s")
                 calls = {call: worker for call, worker in calls.items() if worker in self._workers}
-        self._weights.keep_only(folder)
+        self._weights.forget(before)
         self._say_notes()
+
+    def _send(self, model: PreTrainedModel, version: int) -> Sent:
+        sent = self._weights.send(model, version)
+        model.config.save_pretrained(sent.path.parent)
+        return sent
 
     @property
     def generated_tokens(self) -> int:
@@ -350,8 +360,7 @@ class RayPool:
         """A new worker that opens with the weights of now."""
         assert self._cluster is not None
         handle = self._cluster.actor(RolloutWorker, index, CALLS)
-        folder, version = self._serving
-        poll = handle.open.remote(self._make, folder, version, os.getcwd(), torch.get_num_threads())
+        poll = handle.open.remote(self._make, self._serving, os.getcwd(), torch.get_num_threads())
         return _Worker(index, handle, poll, time.monotonic(), failures=failures)
 
     # The thread

@@ -11,13 +11,21 @@ import contextlib
 import os
 import pickle
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
 
 from ..agents.engine import TrainingEngine, is_exact
 from ..agents.rollout import EpisodeRequest, Rollout
+from ..agents.torch_engine import TorchEngine
 from ..agents.trajectory import Episode
+from ..agents.weights import Probe, Proof, Sent, digests, plain_weights, prove, read_weights
 from ..sandbox.errors import LudusError
+from .checkpoint import put_weights
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 INLINE_BYTES = 60_000
 """Episodes in one reply, pickled. What Ray sends with a reply and not through its object store is below 100 kB."""
@@ -25,10 +33,10 @@ INLINE_BYTES = 60_000
 
 @dataclass(frozen=True)
 class Workplace:
-    """What a worker works with. load: reads the weights in a folder, so that the engine serves them as a version."""
+    """What a worker works with. load: has the engine serve weights that were sent, and proves it."""
 
     rollout: Rollout
-    load: Callable[[Path, int], None]
+    load: Callable[[Sent], Proof]
 
 
 @dataclass(frozen=True)
@@ -63,21 +71,21 @@ class RolloutWorker:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._done: dict[int, bytes | BaseException] = {}
         self._news = asyncio.Event()
+        self._opened = asyncio.Event()
 
-    async def open(self, make: bytes, folder: Path, version: int, cwd: str, threads: int) -> WorkerInfo:
-        """Build the engine and the environments. make: a pickled function that does so with a folder of weights. cwd,
+    async def open(self, make: bytes, sent: Sent, cwd: str, threads: int) -> WorkerInfo:
+        """Build the engine and the environments. make: a pickled function that does so for weights that were sent. cwd,
         threads: the learner's.
 
         Not in the constructor, whose errors Ray tells by their traceback alone.
         """
-        import torch
-
         torch.set_num_threads(threads)
         with contextlib.suppress(OSError):  # on another machine there may be no such folder
             os.chdir(cwd)
-        self._place = pickle.loads(make)(folder)
-        self._place.load(folder, version)
+        self._place = pickle.loads(make)(sent)
+        self._place.load(sent)
         self._engine = self._place.rollout.engine  # type: ignore[assignment]
+        self._opened.set()
         return WorkerInfo(is_exact(self._engine), getattr(self._engine, "max_length", 2**31), os.getpid())
 
     async def submit(self, requests: Sequence[tuple[int, EpisodeRequest]]) -> None:
@@ -103,12 +111,13 @@ class RolloutWorker:
             found[ticket] = outcome
         return Report(found, self._engine.generated_tokens)
 
-    async def load(self, folder: Path, version: int) -> None:
-        """Serve the weights in a folder; generations under way go on with them."""
+    async def load(self, sent: Sent) -> Proof:
+        """Serve weights that were sent, and prove it; generations under way go on with them."""
+        await self._opened.wait()  # Ray may call this first
         interrupt = getattr(self._engine, "interrupt", None)
         if self._tasks and interrupt is not None:
             interrupt()
-        self._place.load(folder, version)
+        return self._place.load(sent)
 
     async def close(self) -> None:
         """Give up what is being played and close the environments."""
@@ -128,6 +137,31 @@ class RolloutWorker:
         finally:
             self._tasks.pop(ticket, None)
             self._news.set()
+
+
+def load_sent(sent: Sent, device: str) -> PreTrainedModel:
+    """The model whose weights, and configuration beside them, were sent; in float32."""
+    from transformers import AutoModelForCausalLM
+
+    model: Any = AutoModelForCausalLM.from_pretrained(sent.path.parent, dtype=torch.float32)
+    return model.to(device).eval()
+
+
+def serve_sent(engine: TorchEngine, model: PreTrainedModel, sent: Sent) -> Proof:
+    """Read weights into a model and have an engine serve them. TransferError where it does not serve just these."""
+    put_weights(model, dict(read_weights(sent.path)))
+    engine.load_weights(model, sent.version)
+    arrived, most = digests(plain_weights(model)), engine.max_length
+    probe = Probe(sent.probe.token_ids[:most], sent.probe.logprobs[: most - 1])
+    logprobs = engine.probe(probe.token_ids)
+    return prove(
+        replace(sent, probe=probe),
+        engine.version,
+        arrived,
+        logprobs,
+        engine.decoder.dtype,
+        "The engine of a Ray worker",
+    )
 
 
 def _travels(error: BaseException) -> bool:
