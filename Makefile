@@ -10,7 +10,7 @@ export PYTHON
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test check lint types bench clean
+.PHONY: help setup setup-vllm train test check lint types bench clean
 
 help:
 	@echo "make train   set up, then train a tool-using agent with $(RECIPE) (ARGS: overrides)"
@@ -18,15 +18,19 @@ help:
 	@echo "make check   set up, then lint, formatting, room borders and types"
 	@echo "make bench   set up with what the benchmarks need, then run them (ARGS: options)"
 	@echo "make setup   only the set-up: .venv with everything; a second call installs nothing"
+	@echo "make setup-vllm  vLLM besides: its CPU build where there is no GPU; make test does it, too"
 	@echo "make clean   remove build products and caches; .venv and runs/ stay"
 
 setup:
 	@scripts/setup.sh
 
+setup-vllm:
+	@scripts/setup.sh vllm
+
 train: setup
 	$(BIN)/ludus train $(RECIPE) $(ARGS)
 
-test: setup
+test: setup-vllm
 	$(BIN)/python -m pytest $(ARGS)
 
 check: lint types

@@ -84,11 +84,25 @@ class ModelConfig(Section):
 
 
 class EngineConfig(Section):
-    """The TorchEngine: how many sequences run at once and how long they may get."""
+    """What samples, Ludus's own engine or vLLM: how many sequences at once, and how long they may get."""
 
+    kind: Literal["torch", "vllm"] = Field("torch", description="vllm: in processes of its own, with its own kernels")
     slots: int = Field(64, gt=0, le=2**16, description="sequences decoded together")
     max_length: int = Field(512, gt=0, le=2**24, description="tokens a sequence may reach, prompt included")
     deadline_s: float | None = Field(None, gt=0, description="seconds one generation may take")
+    timeout_s: float = Field(600.0, gt=0, description="vllm: seconds that its start, or new weights, may take")
+    vllm: dict[str, object] = Field(
+        default_factory=dict, description="vllm: arguments of its engine, such as gpu_memory_utilization: 0.4"
+    )
+
+    @model_validator(mode="after")
+    def _settings_belong_to_the_kind(self) -> EngineConfig:
+        for name in ("timeout_s", "vllm") if self.kind == "torch" else ():
+            if name in self.model_fields_set and getattr(self, name) != EngineConfig().__dict__[name]:
+                raise ValueError(
+                    f"{name} is a setting of vllm and engine.kind is torch; set kind: vllm, or leave it out"
+                )
+        return self
 
 
 class LoopConfig(Section):

@@ -28,7 +28,7 @@ class StopReason(StrEnum):
     DEADLINE = "deadline"
     """The time given to this generation ran out."""
     INTERRUPTED = "interrupted"
-    """The weights changed; the turn goes on with what was sampled so far as its beginning."""
+    """New weights came; the turn goes on under them."""
 
 
 LOWEST_TEMPERATURE = 1e-3

@@ -9,6 +9,7 @@ test_weights.py, tests/test_vllm_engine.py).
 from __future__ import annotations
 
 import hashlib
+import math
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -119,7 +120,7 @@ class WeightFolder:
 
 
 def plain_weights(model: PreTrainedModel) -> dict[str, Tensor]:
-    """The model's weights without adapters, by their names in Hugging Face format; one that is tied stands there once."""
+    """The weights without adapters, by their names in Hugging Face format; one that is two things stands there once."""
     found = merged_weights(model) if has_lora(model) else dict(model.state_dict())
     tied = getattr(model, "all_tied_weights_keys", None) or getattr(model, "_tied_weights_keys", None) or ()
     seen: dict[int, str] = {}
@@ -180,8 +181,8 @@ def prove(
 ) -> Proof:
     """The proof that an engine serves what was sent. TransferError says what differs.
 
-    version: that the engine says it serves. arrived: digests taken where the engine runs. logprobs: of the probe, as the
-    engine computes them. dtype: in which it does. who: the engine's name in sentences.
+    version: that the engine says it serves. arrived: digests taken where the engine runs. logprobs: of the probe, as
+    the engine computes them. dtype: in which it does. who: the engine's name in sentences.
     """
     start = f"{who} does not serve the weights of version {sent.version}"
     if version != sent.version:
@@ -195,11 +196,12 @@ def prove(
             f"them {other[0]}; see whether memory or disk are full, and resume the run."
         )
     gaps = [abs(own - theirs) for own, theirs in zip(logprobs, sent.probe.logprobs, strict=True)]
+    gaps = [math.inf if math.isnan(gap) else gap for gap in gaps]
     gap = max(gaps, default=0.0)
-    if not gap <= TOLERANCE.get(dtype, TOLERANCE[torch.bfloat16]):
+    if gap > TOLERANCE[dtype]:
         raise TransferError(
-            f"{start}, though all tensors arrived: the log-probability of a fixed sequence's token {gaps.index(gap) + 1} "
-            f"differs from the trainer's by {gap:.3g} nats, where {TOLERANCE.get(dtype, 0.25):g} is allowed; `ludus "
+            f"{start}, though all tensors arrived: the log-probability of token {gaps.index(gap) + 1} of a fixed "
+            f"sequence differs from the trainer's by {gap:.3g} nats, where {TOLERANCE[dtype]:g} is allowed; `ludus "
             "doctor --engine` finds out why."
         )
     return Proof(version, len(sent.digests), gap)

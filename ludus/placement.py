@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from .agents.engine import TrainingEngine
 from .agents.rollout import Arena, Player, Rollout
 from .agents.torch_engine import TorchEngine
+from .agents.vllm_engine import VLLMEngine
 from .agents.weights import Sent, WeightFolder
 from .arenas import Arenas, EnvMakers
 from .envs.registration import learn_specs, specs_of
@@ -65,11 +66,23 @@ def make_workplace(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, specs: li
     model = load_sent(sent, device)
     engine = _engine(recipe, model, tokenizer)
     arenas = EnvMakers.of(recipe).arenas(tokenizer).all
-    return Workplace(_rollout(recipe, engine, arenas, recipe.engine.slots), partial(serve_sent, engine, model))
+    load = engine.take if isinstance(engine, VLLMEngine) else partial(serve_sent, engine, model)
+    return Workplace(_rollout(recipe, engine, arenas, recipe.engine.slots), load)
 
 
-def _engine(recipe: Recipe, model: PreTrainedModel, tokenizer: Any) -> TorchEngine:
-    return TorchEngine(model, tokenizer, slots=recipe.engine.slots, max_length=recipe.engine.max_length)
+def _engine(recipe: Recipe, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> TorchEngine | VLLMEngine:
+    config = recipe.engine
+    if config.kind == "torch":
+        return TorchEngine(model, tokenizer, slots=config.slots, max_length=config.max_length)
+    return VLLMEngine(
+        model,
+        tokenizer,
+        slots=config.slots,
+        max_length=config.max_length,
+        settings=config.vllm,
+        timeout_s=config.timeout_s,
+        threads=torch.get_num_threads(),
+    )
 
 
 def _rollout(recipe: Recipe, engine: TrainingEngine, arenas: dict[str, Arena], concurrency: int) -> Rollout:

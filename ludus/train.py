@@ -172,7 +172,12 @@ class _Session:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.rollout.close()
+        try:
+            self.rollout.close()
+        finally:
+            close = getattr(self.engine, "close", None)  # of an engine with processes of its own
+            if close is not None:
+                close()
 
     def tracked(self) -> AbstractContextManager[None]:
         """The trackers that the recipe wants, Weights & Biases for as long as the run goes."""

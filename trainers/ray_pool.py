@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..agents.rollout import Arena, EpisodeRequest, failed_episode
+from ..agents.torch_engine import EngineError
 from ..agents.trajectory import Episode
 from ..agents.weights import Sent, WeightFolder, digests, plain_weights
 from ..sandbox.errors import LudusError
@@ -250,8 +251,7 @@ class RayPool:
         while calls:
             ready, _ = self._ray.wait(list(calls), num_returns=len(calls), timeout=POLL_S)
             for call in ready:
-                del calls[call]
-                self._loaded(call)
+                self._loaded(calls.pop(call), call)
             with self._changed:
                 self._raise_error()
                 for worker in calls.values() if time.monotonic() > deadline else ():
@@ -474,20 +474,15 @@ class RayPool:
             with contextlib.suppress(Exception):
                 self._ray.kill(worker.handle)
 
-    def _loaded(self, call: Any) -> None:
+    def _loaded(self, worker: _Worker, call: Any) -> None:
         """Raise what a worker found wrong with new weights. One that died is replaced by the thread."""
         try:
             self._ray.get(call)
         except self._ray.exceptions.RayTaskError as error:
-            cause = error.cause
-            raise (
-                cause
-                if isinstance(cause, LudusError)
-                else RayError(
-                    f"A Ray worker could not load the weights ({first_line(cause)}); see to that and go on with `ludus"
-                    " train --resume`."
-                )
-            ) from error
+            if isinstance(error.cause, LudusError) and not isinstance(error.cause, EngineError):
+                raise error.cause from None
+            with self._changed:
+                self._replace(worker, f"could not load the weights ({first_line(error.cause)})")
         except self._ray.exceptions.RayError:
             pass
 

@@ -18,7 +18,7 @@ import torch
 
 from ..agents.engine import TrainingEngine, is_exact
 from ..agents.rollout import EpisodeRequest, Rollout
-from ..agents.torch_engine import TorchEngine
+from ..agents.torch_engine import EngineError, TorchEngine
 from ..agents.trajectory import Episode
 from ..agents.weights import Probe, Proof, Sent, digests, plain_weights, prove, read_weights
 from ..sandbox.errors import LudusError
@@ -125,11 +125,16 @@ class RolloutWorker:
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         self._place.rollout.close()
+        close = getattr(self._engine, "close", None)
+        if close is not None:
+            close()
 
     async def _play(self, ticket: int, request: EpisodeRequest) -> None:
         try:
             episode: Episode = await self._place.rollout.episode(request)
             self._done[ticket] = pickle.dumps(episode, pickle.HIGHEST_PROTOCOL)
+        except EngineError as error:  # such as that its process has ended
+            self._done[ticket] = WorkerBrokenError(str(error))
         except LudusError as error:
             self._done[ticket] = LudusError(str(error)) if not _travels(error) else error
         except Exception as error:

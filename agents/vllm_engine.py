@@ -1,0 +1,389 @@
+"""VLLMEngine: vLLM's asynchronous engine, in processes of its own, with token ids in and out.
+
+Invariant: every completion carries the version that sampled it, and a version is served only after the proof that it is
+the trainer's (tests/test_vllm_engine.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Coroutine, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+
+from ..sandbox.errors import LudusError
+from .engine import LOWEST_TEMPERATURE, Completion, Sampling, StopReason, too_cold
+from .lora import save_merged
+from .torch_engine import EngineError
+from .turn_end import TurnEnd
+from .weights import Proof, Sent, TransferError, WeightFolder, prove
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+T = TypeVar("T")
+WHOLE_VOCABULARY = 4096
+"""Up to so many tokens top-p's kept sets are read off the whole distribution; of more, top-k bounds them."""
+WORKER = "ludus.agents.vllm_worker.LudusWorker"
+
+
+class MissingVLLMError(LudusError):
+    """vLLM is not installed, or does not start."""
+
+
+class VLLMEngine:
+    """Serves `generate` calls of any event loop from vLLM, and takes new weights from a model in this process.
+
+    model: what is served first, adapters merged. tokenizer: only to find where a stop sequence ends. slots: sequences
+    decoded together. max_length: tokens of the longest sequence, prompt included. dtype: of the served copy; float32
+    without a GPU and bfloat16 with one, if not given. settings: further arguments of vLLM's engine, such as
+    {"gpu_memory_utilization": 0.4, "tensor_parallel_size": 2}. timeout_s: of the start and of each transfer of weights.
+    threads: of the processor that it computes with, where it has no GPU. near: folder for weights, see `WeightFolder`.
+
+    exact: in float32 its log-probabilities are the trainer's to 1e-4, which each transfer proves.
+    `close` it, or use it as a context manager: it has processes of its own.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        slots: int = 64,
+        max_length: int = 512,
+        dtype: torch.dtype | None = None,
+        settings: Mapping[str, Any] | None = None,
+        timeout_s: float = 600.0,
+        threads: int | None = None,
+        near: Path | None = None,
+    ) -> None:
+        vllm = import_vllm()
+        on_gpu = torch.cuda.is_available()
+        self.dtype = dtype or (torch.bfloat16 if on_gpu else torch.float32)
+        self.exact = self.dtype == torch.float32
+        self.tokenizer = tokenizer
+        self.slots, self.max_length = slots, max_length
+        self.version = 0
+        self.generated_tokens = 0
+        self.proof: Proof | None = None
+        self.end_id: int = tokenizer.eos_token_id
+        self.vocabulary = int(model.config.vocab_size)
+        self._timeout_s = timeout_s
+        self._names = itertools.count()
+        self._interrupts = 0
+        self._served: Sent | None = None
+        self._weights = WeightFolder(near)
+        self._folder = Path(tempfile.mkdtemp(prefix="ludus-vllm-"))
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="ludus-vllm", daemon=True)
+        self._thread.start()
+        self._llm: Any = None
+        self._open = asyncio.Event()  # while it is not set, weights change
+        arguments = {
+            "model": str(self._folder),
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "max_model_len": max_length,
+            "max_num_seqs": slots,
+            "logprobs_mode": "processed_logprobs",
+            "max_logprobs": -1,
+            "skip_tokenizer_init": True,
+            "disable_log_stats": True,
+            "enable_prefix_caching": True,
+            "worker_extension_cls": WORKER,
+            "seed": 0,
+        }
+        if not on_gpu:
+            arguments |= {"enforce_eager": True, "distributed_executor_backend": "uni"}
+            arguments["kv_cache_memory_bytes"] = cache_bytes(model.config, slots, max_length, self.dtype)
+        try:
+            save_merged(model, self._folder)
+            tokenizer.save_pretrained(self._folder)
+            self._llm = self._do(self._start(vllm, {**arguments, **(settings or {})}, threads), "start")
+            self.load_weights(model, 0)
+        except BaseException as error:
+            self.close()
+            if isinstance(error, LudusError) or not isinstance(error, Exception):
+                raise
+            raise MissingVLLMError(f"vLLM did not start: {_first_line(error)}; its own messages are above.") from error
+
+    def __enter__(self) -> VLLMEngine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End vLLM's processes and delete what was written for them."""
+        if self._loop.is_closed():
+            return
+        if self._llm is not None:
+            with contextlib.suppress(Exception):
+                asyncio.run_coroutine_threadsafe(self._shutdown(self._llm), self._loop).result(60)
+            self._llm = None
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        if not self._thread.is_alive():
+            self._loop.close()
+        self._weights.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    # Generating
+
+    async def generate(self, token_ids: list[int], sampling: Sampling, session: str | None = None) -> Completion:
+        """Sample a continuation of `token_ids`. Cancelling the awaiting task ends the generation.
+
+        session: without effect; what conversations have in common is cached by vLLM, apart for each version.
+        """
+        if not token_ids:
+            raise EngineError("A prompt needs at least one token.")
+        if 0 < sampling.temperature < LOWEST_TEMPERATURE:
+            raise EngineError(too_cold(sampling.temperature))
+        if len(token_ids) >= self.max_length:
+            raise EngineError(
+                f"A prompt of {len(token_ids)} tokens leaves no room in max_length = {self.max_length}; raise it, or "
+                "shorten the prompt."
+            )
+        coroutine = _alive(self._generate(token_ids, sampling))
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self._loop))
+
+    def release(self, session: str) -> None:
+        """Nothing is kept for a conversation."""
+
+    def interrupt(self) -> None:
+        """End all generations under way with what they have sampled, as StopReason.INTERRUPTED."""
+        self._interrupts += 1
+
+    async def _generate(self, token_ids: list[int], sampling: Sampling) -> Completion:
+        from vllm import SamplingParams
+        from vllm.inputs import tokens_input
+        from vllm.sampling_params import RequestOutputKind
+
+        room = self.max_length - len(token_ids)
+        limit = min(sampling.max_tokens, room)
+        truncates = bool(sampling.top_k) or sampling.top_p < 1
+        shown = self._shown(sampling) if truncates else 0
+        parameters = SamplingParams(
+            max_tokens=limit,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            seed=sampling.seed % 2**63,
+            logprobs=shown or 0,
+            stop_token_ids=[self.end_id],
+            detokenize=False,
+            output_kind=RequestOutputKind.DELTA,
+        )
+        await self._open.wait()
+        version, interrupts = self.version, self._interrupts
+        prompt = tokens_input(token_ids, cache_salt=f"version {version}")
+        found = _Sampled(TurnEnd(self.tokenizer, sampling), self.end_id)
+        stream = self._llm.generate(prompt, parameters, f"ludus-{next(self._names)}")
+        reason: StopReason | None = None
+        try:
+            async with asyncio.timeout(sampling.deadline_s):
+                async for output in stream:
+                    reason = found.take(output.outputs[0], bool(shown))
+                    if reason is not None:
+                        break
+                    if self._interrupts != interrupts:
+                        reason = StopReason.INTERRUPTED
+                        break
+        except TimeoutError:
+            reason = StopReason.DEADLINE
+        finally:
+            await stream.aclose()
+        if reason is None:
+            reason = StopReason.LENGTH if limit == sampling.max_tokens else StopReason.CONTEXT
+        self.generated_tokens += len(found.token_ids)
+        return Completion(
+            token_ids=tuple(found.token_ids),
+            logprobs=tuple(found.logprobs),
+            stop_reason=reason,
+            version=version,
+            kept=tuple(found.kept) if shown else None,
+        )
+
+    def _shown(self, sampling: Sampling) -> int | None:
+        """How many of the likeliest tokens show what truncation kept; -1 for all, None where too many would."""
+        if sampling.top_k:
+            return min(sampling.top_k, self.vocabulary)
+        return -1 if self.vocabulary <= WHOLE_VOCABULARY else None
+
+    # Weights
+
+    def load_weights(self, model: PreTrainedModel, version: int) -> None:
+        """Serve the weights of `model` from now on, once it is proven that they are; see `take`."""
+        sent, before = self._weights.send(model, version), self._served
+        try:
+            self.take(sent)
+        except BaseException:
+            self._weights.forget(sent)
+            raise
+        if before is not None and before.path != sent.path:
+            self._weights.forget(before)
+
+    def take(self, sent: Sent) -> Proof:
+        """Serve the weights of a file. TransferError where the proof fails: the version before is served again.
+
+        Generations under way are interrupted; those asked for meanwhile wait, and begin under the new weights.
+        """
+        self.proof = self._do(self._take(sent), "the weights")
+        return self.proof
+
+    async def _take(self, sent: Sent) -> Proof:
+        self._open.clear()
+        self.interrupt()
+        try:
+            try:
+                proof = await self._read(sent)
+            except TransferError:
+                if self._served is not None:
+                    await self._read(self._served)
+                raise
+            self._served, self.version = sent, sent.version
+            return proof
+        finally:
+            self._open.set()
+
+    async def _read(self, sent: Sent) -> Proof:
+        await self._llm.pause_generation(mode="wait", clear_cache=True)
+        try:
+            arrived = await self._llm.collective_rpc("ludus_load", args=(str(sent.path),))
+        finally:
+            await self._llm.resume_generation()
+        logprobs = await self._score(list(sent.probe.token_ids), f"probe {next(self._names)}")
+        other = [one for one in arrived if one != arrived[0]]  # of several workers
+        return prove(sent, sent.version, (other or arrived)[0], logprobs, self.dtype, "vLLM")
+
+    def logprobs(self, token_ids: list[int]) -> list[float]:
+        """The log-probability of each token but the first, in nats, at temperature 1, as served now."""
+        return self._do(self._score(token_ids, f"version {self.version}"), "log-probabilities")
+
+    async def _score(self, token_ids: list[int], salt: str) -> list[float]:
+        from vllm import SamplingParams
+        from vllm.inputs import tokens_input
+
+        parameters = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
+        prompt = tokens_input(token_ids, cache_salt=salt)
+        rows: list[Any] = []
+        async for output in self._llm.generate(prompt, parameters, f"ludus-{next(self._names)}"):
+            rows = output.prompt_logprobs or rows
+        return [row[token].logprob for row, token in zip(rows[1:], token_ids[1:], strict=True)]
+
+    def sleep(self) -> None:
+        """Leave the GPU's memory to the trainer until `wake`; the weights are sent anew afterwards."""
+        self._do(self._llm.sleep(level=1), "sleep")
+
+    def wake(self) -> None:
+        """Take the GPU's memory again."""
+        self._do(self._llm.wake_up(), "waking")
+
+    # Its own loop
+
+    async def _start(self, vllm: Any, arguments: dict[str, Any], threads: int | None) -> Any:
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        with _environment(threads):
+            return AsyncLLM.from_engine_args(vllm.AsyncEngineArgs(**arguments))
+
+    async def _shutdown(self, llm: Any) -> None:
+        llm.shutdown(timeout=15)
+        await asyncio.sleep(0)
+
+    def _do(self, coroutine: Coroutine[Any, Any, T], what: str) -> T:
+        """Run a coroutine on vLLM's loop. EngineError where it takes too long."""
+        future = asyncio.run_coroutine_threadsafe(_alive(coroutine), self._loop)
+        try:
+            return future.result(self._timeout_s)
+        except TimeoutError:
+            future.cancel()
+            raise EngineError(
+                f"vLLM has not answered for {self._timeout_s:g} s ({what}); see its messages, or raise "
+                "engine.timeout_s."
+            ) from None
+
+
+async def _alive(coroutine: Coroutine[Any, Any, T]) -> T:
+    """What a coroutine returns. EngineError where vLLM's process has ended."""
+    from vllm.v1.engine.exceptions import EngineDeadError
+
+    try:
+        return await coroutine
+    except EngineDeadError as error:
+        raise EngineError(
+            "vLLM's process has ended; its own messages say why. Resume the run to start it again."
+        ) from error
+
+
+class _Sampled:
+    """What has come of one generation: token_ids[n], logprobs[n], kept[n]."""
+
+    def __init__(self, end: TurnEnd, end_id: int) -> None:
+        self._end, self._end_id = end, end_id
+        self.token_ids: list[int] = []
+        self.logprobs: list[float] = []
+        self.kept: list[tuple[int, ...]] = []
+
+    def take(self, output: Any, keep: bool) -> StopReason | None:
+        """Take in what is new, up to where the turn ends; why it does."""
+        for token, row in zip(output.token_ids, output.logprobs or (), strict=True):
+            self.token_ids.append(token)
+            self.logprobs.append(row[token].logprob)
+            if keep:
+                self.kept.append(tuple(sorted(i for i, one in row.items() if one.logprob > float("-inf"))))
+            reason = StopReason.END if token == self._end_id else self._end.push(token)
+            if reason is not None:
+                return reason
+        return None
+
+
+def import_vllm() -> Any:
+    """The package vllm. MissingVLLMError says how to install it."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    try:
+        import vllm
+    except ImportError as error:
+        raise MissingVLLMError(
+            f"This engine needs vLLM; install it with: pip install 'ludus[vllm]', without a GPU by: make setup-vllm "
+            f"({_first_line(error)})"
+        ) from None
+    return vllm
+
+
+QUIET = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1"}
+
+
+@contextlib.contextmanager
+def _environment(threads: int | None) -> Any:
+    """The variables that vLLM's processes are to start with; they are as before when it is left."""
+    wanted = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}  # lets the processor's worker live in the engine's process
+    if threads is not None:
+        wanted["OMP_NUM_THREADS"] = str(threads)
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def cache_bytes(config: Any, slots: int, max_length: int, dtype: torch.dtype) -> int:
+    """What keys and values of so many sequences of such a length take, in blocks, and a little more."""
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    blocks = -(-max_length // 128) + 1
+    return slots * blocks * 128 * 2 * config.num_hidden_layers * heads * width * dtype.itemsize
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
