@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -49,6 +49,7 @@ from .trainers.config import CriticConfig, PolicyConfig
 from .trainers.critic import Critic
 from .trainers.curriculum import Curriculum
 from .trainers.demonstrations import Demonstrations
+from .trainers.in_flight import Background, InFlight
 from .trainers.optimizer import AnyOptimizer, NonFiniteError, SpikeError, adamw_class, build_optimizer, load_state
 from .trainers.pair_file import read_labelled, read_pairs
 from .trainers.policy import PolicyTrainer
@@ -90,7 +91,7 @@ class _Session:
     def __init__(self, recipe: Recipe, run: RunFolder, display: Show) -> None:
         self.recipe, self.run, self.display = recipe, run, display
         if recipe.policy is not None:
-            self.algorithm = chosen_algorithm(recipe.policy, recipe.sampling.max_tokens)
+            self.algorithm = chosen_algorithm(recipe.policy, recipe.sampling.max_tokens, recipe.rollout.placement)
         makers = EnvMakers.of(recipe)  # the environments first: they fail sooner than a model loads
         self._plan_memory()
         self.model, self.tokenizer = prepare_model(recipe.model, recipe.seed, recipe.device)
@@ -429,14 +430,23 @@ class _Session:
 
         if config.rollbacks and not list_checkpoints(self.run.checkpoints):
             save(0)  # else there would be nothing to go back to
-        trainer.train(start.step, after_step)
+        try:
+            trainer.train(start.step, after_step)
+        finally:
+            if isinstance(trainer.unfinished, InFlight):
+                trainer.unfinished.close()
 
-    def _unfinished(self, start: _Start) -> Unfinished | None:
-        """The episodes that the policy of the checkpoint left to the next, where rollouts are partial."""
-        config = self.recipe.policy
-        if config is None or config.partial_tokens is None:
+    def _unfinished(self, start: _Start) -> Unfinished | InFlight | None:
+        """The episodes that the policy of the checkpoint left to the next, where it may leave any."""
+        config, rollout = self.recipe.policy, self.recipe.rollout
+        unfinished: Unfinished | InFlight
+        if rollout.placement == "ray_async":
+            steps = None if config is None else config.steps
+            unfinished = InFlight(cast(Background, self.rollout), rollout.max_staleness, steps)
+        elif config is not None and config.partial_tokens is not None:
+            unfinished = Unfinished(config.partial_tokens, config.max_staleness)
+        else:
             return None
-        unfinished = Unfinished(config.partial_tokens, config.max_staleness)
         if "unfinished" in start.extra:
             unfinished.restore(start.extra["unfinished"], self.sampling)
         return unfinished
@@ -642,10 +652,10 @@ class _Start:
         self.extra = self.extra or {}
 
 
-def chosen_algorithm(config: PolicyConfig, max_tokens: int | None = None) -> Algorithm:
+def chosen_algorithm(config: PolicyConfig, max_tokens: int | None = None, placement: str = "in_process") -> Algorithm:
     """The algorithm of a recipe; AlgorithmError where the rest of `policy` gives it not what it needs.
 
-    max_tokens: of a turn, where it is known.
+    max_tokens: of a turn, where it is known. placement: where its episodes are played.
     """
     algorithm = get_algorithm(config.algorithm, **config.options)
     if max_tokens is not None and algorithm.overlong_buffer >= max_tokens:
@@ -674,7 +684,9 @@ def chosen_algorithm(config: PolicyConfig, max_tokens: int | None = None) -> Alg
             " would be no control; leave it out, or choose grpo."
         )
     if config.partial_tokens is not None:
-        _check_pauses(config, algorithm)
+        _check_pauses(config, algorithm, "policy.partial_tokens", "unset policy.partial_tokens")
+    if placement == "ray_async":
+        _check_pauses(config, algorithm, "rollout.placement = ray_async", "set rollout.placement: ray")
     if config.reference_every is not None and "reference" not in algorithm.needs:
         raise AlgorithmError(
             f"{algorithm.name} measures no divergence from a reference; remove policy.reference_every, or set"
@@ -696,22 +708,21 @@ def chosen_algorithm(config: PolicyConfig, max_tokens: int | None = None) -> Alg
     return algorithm
 
 
-def _check_pauses(config: PolicyConfig, algorithm: Algorithm) -> None:
-    """Refuse what needs all episodes of a step to end in it."""
+def _check_pauses(config: PolicyConfig, algorithm: Algorithm, what: str, fix: str) -> None:
+    """Refuse what needs all episodes of a step to end in it, which `what` prevents. fix: how to do without that."""
     if algorithm.dynamic_sampling:
         raise AlgorithmError(
-            f"{algorithm.name} refills groups within a step, and policy.partial_tokens leaves some to the next; set"
-            " policy.options.dynamic_sampling: false, or unset policy.partial_tokens."
+            f"{algorithm.name} refills groups within a step, and {what} leaves some to the next; set"
+            f" policy.options.dynamic_sampling: false, or {fix}."
         )
     if "greedy" in algorithm.needs:
         raise AlgorithmError(
-            f"{algorithm.name} compares with a greedy episode of the same policy, and policy.partial_tokens leaves"
-            " episodes to the next; unset it, or choose rloo."
+            f"{algorithm.name} compares with a greedy episode of the same policy, and {what} leaves"
+            f" episodes to the next; {fix}, or choose rloo."
         )
     if config.curriculum is not None:
         raise AlgorithmError(
-            "policy.curriculum learns from each step's groups, and policy.partial_tokens leaves some to the next; unset"
-            " one of the two."
+            f"policy.curriculum learns from each step's groups, and {what} leaves some to the next; unset it, or {fix}."
         )
 
 

@@ -135,7 +135,7 @@ def _check(stage: Stage, before: Sequence[str]) -> None:
         for optimizer in recipe.optimizers().values():
             adamw_class(optimizer.kind, device)
         if recipe.policy is not None:
-            chosen_algorithm(recipe.policy, recipe.sampling.max_tokens)
+            chosen_algorithm(recipe.policy, recipe.sampling.max_tokens, recipe.rollout.placement)
         if recipe.preference is not None and recipe.preference.path is not None:
             file = Path(recipe.preference.path)
             if not file.is_file():

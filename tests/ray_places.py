@@ -26,7 +26,7 @@ TOKENIZER = character_tokenizer()
 class Obedient(TextEnv):
     """Three turns, in which it does what the task's data say.
 
-    wait_for: until there is such a file. kill: once, its own process, when there is no such file yet, which it makes.
+    reach: makes such a file. wait_for: until there is such a file. kill: once, its own process, when there is no such file yet, which it makes.
     hang: for ever, in the verifier. die: always.
     """
 
@@ -34,6 +34,8 @@ class Obedient(TextEnv):
         super().__init__(ProceduralSource(lambda rng, i: Task(str(i), f"say {int(rng.integers(10))}", None)))
 
     def respond(self, task: Task, action: str) -> str | None:
+        if "reach" in task.data:
+            Path(task.data["reach"]).touch()
         wanted = task.data.get("wait_for")
         while wanted is not None and not Path(wanted).exists():
             time.sleep(0.01)

@@ -170,9 +170,11 @@ def registered() -> Iterator[None]:
     del gymnasium.registry["ludus-tests/Registered-v0"]
 
 
-def trained(folder: Path, **rollout: Any) -> tuple[dict[str, torch.Tensor], list[str], list[dict[str, Any]]]:
+def trained(
+    folder: Path, changes: Any = None, **rollout: Any
+) -> tuple[dict[str, torch.Tensor], list[str], list[dict[str, Any]]]:
     """The weights of a run, its stored episodes, and its curves without those of time."""
-    recipe = make_recipe({**RECIPE, "rollout": rollout}, "test")
+    recipe = make_recipe({**RECIPE, **(changes or {}), "rollout": rollout}, "test")
     threads = torch.get_num_threads()
     try:
         with RunFolder.create(recipe, folder) as run:

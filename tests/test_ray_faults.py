@@ -46,7 +46,7 @@ def test_a_worker_killed_in_the_middle_of_episodes_costs_none(
     model: Any,
     tmp_path: Path,
 ) -> None:
-    """One of the environments kills the process that it is in, once: all is played again, to the same bits."""
+    """An environment kills the process that it is in, once: all is played again, to the same bits."""
     requests = [*asked(8), *asked(1, "second", kill=str(tmp_path / "killed")), *asked(20, "second")[1:]]
     before = {worker.info.pid for worker in pool._workers if worker.info}
     found = pool.run(requests)

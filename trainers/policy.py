@@ -28,6 +28,7 @@ from .batch import Row
 from .config import PolicyConfig
 from .constraints import charged, constraint_curves, gather, next_multipliers
 from .critic import Critic, accumulate_values, token_values
+from .in_flight import InFlight
 from .optimizer import AnyOptimizer, NonFiniteError, SpikeError, apply_step, learning_rate
 from .policy_step import (
     CUT,
@@ -43,7 +44,7 @@ from .recorder import Recorder, Show
 from .task_stream import TaskStream
 from .token_gradients import TokenGradients
 from .trust_region import trust_region_step
-from .unfinished import Unfinished, staleness
+from .unfinished import Unfinished
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -71,7 +72,8 @@ class PolicyTrainer:
     reference: a frozen copy of the policy before training, or of its last renewal, where the algorithm needs one;
     teacher: likewise, a frozen model with the policy's tokenizer. state: what the algorithm remembers. multipliers: the
     prices of the constraints in rubrics, by name, which the next step charges. norms: of the gradients of the last
-    steps. unfinished: episodes that the next policy goes on with, where there are any.
+    steps. unfinished: episodes that the next policy goes on with, or that are played while it learns, where there are
+    any.
     """
 
     model: PreTrainedModel
@@ -90,7 +92,7 @@ class PolicyTrainer:
     keep_episodes: KeepEpisodes | None = None
     multipliers: dict[str, float] = field(default_factory=dict)
     norms: list[float] = field(default_factory=list)
-    unfinished: Unfinished | None = None
+    unfinished: Unfinished | InFlight | None = None
     critic: Critic | None = None
     critic_optimizer: AnyOptimizer | None = None
     _greedy: dict[str, float] = field(default_factory=dict)
@@ -202,7 +204,7 @@ class PolicyTrainer:
         """Curves of what was begun by earlier policies, and of what the next one goes on with."""
         if self.unfinished is None:
             return {}
-        return {"staleness": staleness(episodes, step), "paused": float(self.unfinished.paused)}
+        return self.unfinished.curves(episodes, step)
 
     def _renew_reference(self, done: int) -> None:
         every = self.config.reference_every

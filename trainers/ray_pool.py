@@ -52,10 +52,11 @@ CALLS = 100
 
 @dataclass
 class _Job:
-    """An episode to play. begun: when its worker got it, in seconds of time.monotonic."""
+    """An episode to play. urgent: somebody waits for it. begun: when its worker got it, by time.monotonic."""
 
     ticket: int
     request: EpisodeRequest
+    urgent: bool = False
     tries: int = 0
     begun: float = 0.0
 
@@ -83,22 +84,27 @@ class LongestFirst:
     """
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, _Job]] = []
+        self._heap: list[tuple[bool, float, int, _Job]] = []
         self._means: dict[str, float] = {}
 
     def __len__(self) -> int:
         return len(self._heap)
 
     def __iter__(self) -> Iterator[_Job]:
-        return (job for _, _, job in self._heap)
+        return (job for *_, job in self._heap)
 
     def push(self, job: _Job) -> None:
         """Add an episode."""
-        heapq.heappush(self._heap, (-self._means.get(job.request.env, 0.0), job.ticket, job))
+        heapq.heappush(self._heap, (not job.urgent, -self._means.get(job.request.env, 0.0), job.ticket, job))
 
     def pop(self) -> _Job:
         """Take the first."""
-        return heapq.heappop(self._heap)[2]
+        return heapq.heappop(self._heap)[-1]
+
+    def drop(self, tickets: set[int]) -> None:
+        """Take episodes out."""
+        self._heap = [entry for entry in self._heap if entry[-1].ticket not in tickets]
+        heapq.heapify(self._heap)
 
     def learn(self, env: str, tokens: int) -> None:
         """An episode of an environment had so many tokens."""
@@ -201,7 +207,7 @@ class RayPool:
         self, requests: Sequence[EpisodeRequest], on_episode: Callable[[Episode], None] | None = None
     ) -> list[Episode]:
         """Play all requests and return their episodes in the same order."""
-        tickets = self.submit(requests)
+        tickets = self.submit(requests, urgent=True)
         found: dict[int, Episode] = {}
         waiting = _Waiting()
         while len(found) < len(tickets):
@@ -213,11 +219,11 @@ class RayPool:
                     on_episode(episode)
         return [found[ticket] for ticket in tickets]
 
-    def submit(self, requests: Sequence[EpisodeRequest]) -> list[int]:
-        """Begin to play; the tickets under which episodes come back."""
+    def submit(self, requests: Sequence[EpisodeRequest], urgent: bool = False) -> list[int]:
+        """Begin to play; the tickets under which episodes come back. urgent: before all that is not."""
         with self._changed:
             self._raise_error()
-            jobs = [_Job(next(self._tickets), request) for request in requests]
+            jobs = [_Job(next(self._tickets), request, urgent) for request in requests]
             for job in jobs:
                 self._queue.push(job)
             self._feed()
@@ -228,7 +234,26 @@ class RayPool:
         with self._changed:
             return {ticket: self._done.pop(ticket) for ticket in tickets if ticket in self._done}
 
-    def wait(self, tickets: Sequence[int], waiting: _Waiting) -> None:
+    def cancel(self, tickets: Sequence[int]) -> None:
+        """Give tickets up, wherever their episodes are."""
+        gone = set(tickets)
+        with self._changed:
+            self._queue.drop(gone)
+            for worker in self._workers:
+                here = [ticket for ticket in worker.playing if ticket in gone]
+                for ticket in here:
+                    del worker.playing[ticket]
+                if here and not self._closing:
+                    self._sent[worker.handle.cancel.remote(here)] = worker
+            for ticket in gone & self._done.keys():
+                del self._done[ticket]
+
+    def status(self) -> tuple[int, int]:
+        """How many episodes workers play, and how many wait for a place."""
+        with self._changed:
+            return sum(len(worker.playing) for worker in self._workers), len(self._queue)
+
+    def wait(self, tickets: Sequence[int], waiting: _Waiting | None = None) -> None:
         """Wait until one of the tickets is done. waiting: since when, over several calls."""
         wanted = set(tickets)
         self._wait(lambda: not wanted.isdisjoint(self._done), lambda: self._state_of(wanted), waiting)
@@ -270,17 +295,6 @@ class RayPool:
         """Sampled so far by all workers, those that are gone included."""
         with self._changed:
             return self._gone_tokens + sum(worker.generated for worker in self._workers)
-
-    @property
-    def queued(self) -> int:
-        """Episodes that no worker has begun."""
-        return len(self._queue)
-
-    @property
-    def in_flight(self) -> int:
-        """Episodes that workers play."""
-        with self._changed:
-            return sum(len(worker.playing) for worker in self._workers)
 
     def close(self) -> None:
         """Give up what is being played; end workers, the cluster where it was started here, and the weights' folder."""

@@ -93,6 +93,13 @@ class RolloutWorker:
         for ticket, request in requests:
             self._tasks[ticket] = asyncio.ensure_future(self._play(ticket, request))
 
+    async def cancel(self, tickets: Sequence[int]) -> None:
+        """Give up what is wanted no more."""
+        for ticket in tickets:
+            self._done.pop(ticket, None)
+            if ticket in self._tasks:
+                self._tasks[ticket].cancel()
+
     async def collect(self, seen: Sequence[int], wait_s: float) -> Report:
         """What is done and not among the tickets `seen`, which are forgotten; waits until there is something."""
         for ticket in seen:

@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from itertools import groupby
+from typing import Any
 
 from ..agents.engine import Sampling
 from ..agents.rollout import PAUSED, EpisodeRequest, Player
@@ -72,6 +73,10 @@ class Unfinished:
         for (group, place), episode in zip(places, rollout.run(requests), strict=True):
             group.episodes[place] = episode
 
+    def curves(self, episodes: Iterable[Episode], step: int) -> dict[str, float]:
+        """How old what is learnt from is, and how many episodes the next policy goes on with."""
+        return {"staleness": staleness(episodes, step), "paused": float(self.paused)}
+
     @property
     def paused(self) -> int:
         """Episodes that the next policy goes on with."""
@@ -85,7 +90,7 @@ class Unfinished:
         """Continue where `state` was taken."""
         self.groups = [
             _Group(
-                [EpisodeRequest(task=Task.from_json(r.pop("task")), sampling=sampling, **r) for r in row["requests"]],
+                [request_from(r, sampling) for r in row["requests"]],
                 [None if episode is None else Episode.from_json(episode) for episode in row["episodes"]],
                 row["first"],
             )
@@ -101,13 +106,22 @@ def staleness(episodes: Iterable[Episode], version: int) -> float:
     return sum(lags) / max(len(lags), 1)
 
 
+def request_row(request: EpisodeRequest) -> dict[str, object]:
+    """A request without its sampling, which the run's recipe has, as plain JSON types."""
+    named = {name: getattr(request, name) for name in ("id", "env", "group", "seed")}
+    return {**named, "task": request.task.to_json()}
+
+
+def request_from(row: dict[str, Any], sampling: Sampling) -> EpisodeRequest:
+    """The inverse of `request_row`."""
+    return EpisodeRequest(sampling=sampling, **{**row, "task": Task.from_json(row["task"])})
+
+
 def _teaches(episode: Episode | None) -> bool:
     return episode is not None and episode.reward is not None and bool(episode.trajectories)
 
 
 def _row(group: _Group) -> dict[str, object]:
-    requests = [
-        {"id": r.id, "env": r.env, "task": r.task.to_json(), "group": r.group, "seed": r.seed} for r in group.requests
-    ]
+    requests = [request_row(request) for request in group.requests]
     episodes = [None if episode is None else episode.to_json() for episode in group.episodes]
     return {"requests": requests, "episodes": episodes, "first": group.first}
