@@ -50,6 +50,7 @@ from .trainers.critic import Critic
 from .trainers.curriculum import Curriculum
 from .trainers.demonstrations import Demonstrations
 from .trainers.in_flight import Background, InFlight
+from .trainers.ledger import Ledger
 from .trainers.optimizer import AnyOptimizer, NonFiniteError, SpikeError, adamw_class, build_optimizer, load_state
 from .trainers.pair_file import read_labelled, read_pairs
 from .trainers.policy import PolicyTrainer
@@ -363,6 +364,9 @@ class _Session:
                     self.run.truncate_metrics(self._begun)
                     start = _Start("policy", 0)
                 self.model.zero_grad(set_to_none=True)
+                if stream.ledger is not None:
+                    stream.ledger.roll_back(start.extra.get("ledger", Ledger().state()))
+                    start.extra["ledger"] = stream.ledger.state()
                 start.extra.pop("unfinished", None)  # the same episodes would spoil the policy once more
                 start.extra |= {"stream": stream.state(), "rollbacks": done + 1}
                 self.display.note(f"{error} Roll-back {done + 1} of {config.rollbacks}, to step {start.step}.")
@@ -384,6 +388,7 @@ class _Session:
         if "stream" in start.extra:
             stream.restore(start.extra["stream"])
         self.engine.load_weights(self.model, start.step)
+        unfinished = self._unfinished(start)
         trainer = PolicyTrainer(
             model=self.model,
             optimizer=optimizer,
@@ -401,7 +406,8 @@ class _Session:
             keep_episodes=self._keep_episodes if recipe.trajectories.episodes else None,
             multipliers=start.extra.get("multipliers", {}),
             norms=start.extra.get("norms", []),
-            unfinished=self._unfinished(start),
+            unfinished=unfinished,
+            ledger=Ledger.restored(start.extra.get("ledger"), [] if unfinished is None else unfinished.names()),
             **self._critic(start),
         )
         self.display.phase(config.algorithm, config.steps)
@@ -422,6 +428,7 @@ class _Session:
                     "weights": trainer.critic.trained_state(),
                     "optimizer": trainer.critic_optimizer.state_dict(),
                 }
+            extra["ledger"] = trainer.ledger.state()
             if trainer.unfinished is not None:
                 extra["unfinished"] = trainer.unfinished.state()
             if config.reference_every is not None and trainer.reference is not None:

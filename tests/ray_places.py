@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from ludus.agents.config import TinyModel
+from ludus.agents.engine import Completion, Sampling
 from ludus.agents.model import character_tokenizer
 from ludus.agents.rollout import Arena, Rollout
 from ludus.agents.torch_engine import TorchEngine
@@ -26,8 +27,8 @@ TOKENIZER = character_tokenizer()
 class Obedient(TextEnv):
     """Three turns, in which it does what the task's data say.
 
-    reach: makes such a file. wait_for: until there is such a file. kill: once, its own process, when there is no such file yet, which it makes.
-    hang: for ever, in the verifier. die: always.
+    reach: makes such a file. wait_for: until there is such a file. kill: once, its own process, when there is no such
+    file yet, which it makes. hang: for ever, in the verifier. die: always.
     """
 
     def __init__(self) -> None:
@@ -52,6 +53,17 @@ class Obedient(TextEnv):
         return Verdict.correct("a vowel") if set("aeiou") & set(response) else Verdict.wrong("no vowel")
 
 
+class Fragile(TorchEngine):
+    """Fails once in an episode whose id is "fail:FILE", when there is no such file yet, which it makes."""
+
+    async def generate(self, token_ids: list[int], sampling: Sampling, session: str | None = None) -> Completion:
+        mark = Path((session or "").removeprefix("fail:"))
+        if session != str(mark) and not mark.exists():
+            mark.touch()
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        return await super().generate(token_ids, sampling, session)
+
+
 def arenas() -> dict[str, Arena]:
     """The arenas of a worker and of its learner."""
     return {name: Arena.build(name, Obedient, TOKENIZER) for name in ("first", "second")}
@@ -60,6 +72,6 @@ def arenas() -> dict[str, Arena]:
 def place(sent: Sent) -> Workplace:
     """A worker's engine and arenas."""
     model = load_sent(sent, "cpu")
-    engine = TorchEngine(model, TOKENIZER, slots=32, max_length=200)
+    engine = Fragile(model, TOKENIZER, slots=32, max_length=200)
     rollout = Rollout(engine, arenas(), concurrency=32, step_deadline_s=3.0)
     return Workplace(rollout, partial(serve_sent, engine, model))

@@ -54,8 +54,8 @@ def pool_of(
     )
 
 
-@pytest.fixture(scope="module")
-def model() -> Any:
+@pytest.fixture(scope="module", name="model")
+def small_model() -> Any:
     found, _ = create_tiny_model(SHAPE, 0)
     with torch.no_grad():
         found.lm_head.weight[TOKENIZER.eos_token_id] *= 3  # so that turns end
@@ -172,7 +172,7 @@ def registered() -> Iterator[None]:
 
 def trained(
     folder: Path, changes: Any = None, **rollout: Any
-) -> tuple[dict[str, torch.Tensor], list[str], list[dict[str, Any]]]:
+) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]], list[dict[str, Any]]]:
     """The weights of a run, its stored episodes, and its curves without those of time."""
     recipe = make_recipe({**RECIPE, **(changes or {}), "rollout": rollout}, "test")
     threads = torch.get_num_threads()

@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ray_places import arenas
-from test_ray import Said, asked, model, plain, pool_of, trained  # noqa: F401  model is a fixture
+from test_ray import Said, asked, plain, pool_of, small_model, trained  # noqa: F401  a fixture
 from test_rollout import TOKENIZER as ECHO_TOKENIZER
 from test_rollout import requests, rollout_of, task
 from test_train import SHAPE as ATTENDING
@@ -73,7 +73,7 @@ def stream(group_size: int) -> TaskStream:
     batch=st.integers(1, 4), eta=st.integers(0, 3), size=st.integers(1, 3), steps=st.integers(1, 9), seed=st.integers()
 )
 def test_no_group_is_learnt_from_that_is_too_old(batch: int, eta: int, size: int, steps: int, seed: int) -> None:
-    """Whatever order they are done in; each once and whole, as many in each step, none in vain, and a resumed run too."""
+    """Whatever order they are done in: each once and whole, as many in each step, none in vain; a resumed run too."""
     pool, tasks = Lottery(seed), stream(size)
     under_way, first, learnt = InFlight(pool, eta, steps), {}, []
     for version in range(steps):
@@ -115,7 +115,7 @@ def test_first_come_first_learnt_from_unless_others_would_come_too_late() -> Non
 @settings(max_examples=10)
 @given(every=st.integers(1, 9), top_k=st.sampled_from([0, 5]))
 def test_a_greedy_episode_that_is_interrupted_is_that_in_one(every: int, top_k: int) -> None:
-    """Interrupted at every few ticks by the same weights: same tokens, rewards, kept sets; versions rise within turns."""
+    """Interrupted every few ticks by the same weights: same tokens, rewards, kept sets; versions rise within turns."""
     policy = create_tiny_model(ATTENDING, 0)[0]
     asked_ = requests([task(i, 1 + i % 3) for i in range(5)], temperature=0.0, top_k=top_k, max_tokens=20)
     with rollout_of(TorchEngine(policy, ECHO_TOKENIZER, slots=16, max_length=400)) as rollout:
@@ -139,20 +139,20 @@ def test_a_greedy_episode_that_is_interrupted_is_that_in_one(every: int, top_k: 
         for ours, theirs in zip(first["trajectories"], second["trajectories"], strict=True):
             assert ours.pop("logprobs") == pytest.approx(theirs.pop("logprobs"), abs=1e-4)
             versions = [v for v in theirs.pop("versions") if v >= 0]
-            assert versions == sorted(versions) and set(v for v in ours.pop("versions") if v >= 0) == {0}
+            assert versions == sorted(versions) and {v for v in ours.pop("versions") if v >= 0} == {0}
             seen = max(seen, len(set(versions)))
         assert first == second
     assert seen > 1
 
 
 @pytest.fixture(scope="module")
-def pool(model: Any, ray_cluster: Any, tmp_path_factory: Any) -> Iterator[RayPool]:  # noqa: F811
+def pool(model: Any, ray_cluster: Any, tmp_path_factory: Any) -> Iterator[RayPool]:
     with pool_of(model, tmp_path_factory.mktemp("weights"), Said(), concurrency=4) as found:
         yield found
 
 
 @pytest.mark.ray
-def test_an_episode_goes_on_under_new_weights(pool: RayPool, model: Any, tmp_path: Path) -> None:  # noqa: F811
+def test_an_episode_goes_on_under_new_weights(pool: RayPool, model: Any, tmp_path: Path) -> None:
     """Its environment waits while they come: earlier tokens stay, later ones carry the new version."""
     reached, gate = tmp_path / "reached", tmp_path / "gate"
     tickets = pool.submit(asked(1, reach=str(reached), wait_for=str(gate)))

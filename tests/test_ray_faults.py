@@ -10,6 +10,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 from ray_places import SHAPE
 from safetensors.torch import load_file
-from test_ray import Said, asked, in_process, model, plain, pool_of  # noqa: F401  model is a fixture
+from test_ray import Said, asked, in_process, plain, pool_of, small_model  # noqa: F401  a fixture
 
 from ludus.sandbox.errors import LudusError
 from ludus.trainers.checkpoint import list_checkpoints
@@ -33,7 +34,7 @@ def said() -> Said:
 
 
 @pytest.fixture(scope="module")
-def pool(model: Any, ray_cluster: Any, said: Said, tmp_path_factory: Any) -> Iterator[RayPool]:  # noqa: F811
+def pool(model: Any, ray_cluster: Any, said: Said, tmp_path_factory: Any) -> Iterator[RayPool]:
     folder = tmp_path_factory.mktemp("weights")
     with pool_of(model, folder, said, workers=2, concurrency=12, reply_deadline_s=5.0) as found:
         yield found
@@ -66,47 +67,58 @@ def test_what_kills_every_worker_comes_back_as_failed(pool: RayPool, monkeypatch
     assert all(episode.error is None for episode in pool.run(asked(4)))
 
 
-def test_an_environment_and_a_verifier_that_hang_end_at_the_deadline(pool: RayPool) -> None:
+def test_an_engine_that_fails_is_replaced(pool: RayPool, said: Said, model: Any, tmp_path: Path) -> None:
+    requests = asked(8)
+    requests[3] = replace(requests[3], id=f"fail:{tmp_path / 'failed'}")
+    assert [plain(e) for e in pool.run(requests)] == [plain(e) for e in in_process(model, requests)]
+    line = next(line for line in said.lines if "CUDA" in line)
+    assert re.search(r"is broken \(RuntimeError: CUDA error: an illegal.*\); another takes its place, and", line)
+
+
+def test_an_environment_and_a_verifier_that_hang_end_at_the_deadline(
+    pool: RayPool, said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the learner does not wait in silence."""
+    monkeypatch.setattr("ludus.trainers.ray_pool.SAY_AFTER_S", 1.0)
     requests = [*asked(1, wait_for="/nowhere"), *asked(1, "second", hang=True), *asked(6)[1:]]
     found = pool.run(requests)
     assert [e.error for e in found[:2]] == ["the environment took longer than 3 s"] * 2
     assert all(episode.error is None for episode in found[2:])
+    waits = (
+        r"Waiting since \S+ \(\d+ s\) for 2 episodes \(0 of them not begun\), the oldest first/0, for \d s on worker"
+    )
+    assert re.search(waits, "\n".join(said.lines))
 
 
-def test_a_worker_that_does_not_answer_is_replaced(pool: RayPool, said: Said, model: Any) -> None:  # noqa: F811
-    """Stopped, so that it lives and says nothing."""
+def test_a_worker_that_does_not_answer_is_replaced_and_gets_the_new_weights(
+    pool: RayPool, said: Said, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped, so that it lives and says nothing, as new weights come."""
+    monkeypatch.setattr("ludus.trainers.ray_pool.SAY_AFTER_S", 1.0)
+    pool.await_workers()
     worker = pool._workers[0]
     assert worker.info is not None
     os.kill(worker.info.pid, signal.SIGSTOP)
-    requests = asked(8)
-    assert [plain(e) for e in pool.run(requests)] == [plain(e) for e in in_process(model, requests)]
-    assert any(line.startswith("Ray worker 0 has not answered for 6 s; another takes its") for line in said.lines)
-    assert any(re.match(r"Waiting since \S+ \(\d+ s\) for \d+ episodes \(", line) for line in said.lines)
-
-
-def test_a_full_object_store_stops_nothing(pool: RayPool, ray_cluster: Any, model: Any) -> None:  # noqa: F811
-    """Episodes and weights do not pass through it."""
-    kept = [ray_cluster.ray.put(np.zeros(2**20)) for _ in range(STORE_BYTES // 2**23 + 2)]
-    requests = asked(30)
-    found = pool.run(requests)
-    pool.engine.load_weights(model, pool.engine.version + 1)
-    assert [plain(e) for e in found] == [plain(e) for e in in_process(model, requests)]
-    del kept
-
-
-def test_new_weights_reach_a_worker_that_was_killed_meanwhile(pool: RayPool, model: Any) -> None:  # noqa: F811
-    worker = pool._workers[1]
-    assert worker.info is not None
-    os.kill(worker.info.pid, signal.SIGKILL)
     pool.engine.load_weights(model, 40)
+    lines = "\n".join(said.lines)
+    assert re.search(r"Waiting since \S+ \(\d+ s\) for Ray worker 0 to load weights\.\n", lines)
+    assert re.search(r"Ray worker 0 (has not answered for 6|did not load weights within 5) s; another takes its", lines)
     found = pool.run(asked(24))
     assert {v for e in found for t in e.trajectories for v in t.versions if v >= 0} == {40}
 
 
-def test_weights_that_change_on_their_way_end_the_run(pool: RayPool, model: Any, monkeypatch: Any) -> None:  # noqa: F811
-    """And the workers go on serving what they served."""
-    from dataclasses import replace
+def test_a_full_object_store_stops_nothing(pool: RayPool, ray_cluster: Any, model: Any) -> None:
+    """Episodes and weights do not pass through it."""
+    kept = [ray_cluster.ray.put(np.zeros(2**20)) for _ in range(STORE_BYTES // 2**23 + 2)]
+    requests, version = asked(30), pool.engine.version
+    found = pool.run(requests)
+    pool.engine.load_weights(model, version + 1)
+    assert [plain(e) for e in found] == [plain(e) for e in in_process(model, requests, version)]
+    del kept
 
+
+def test_weights_that_change_on_their_way_end_the_run(pool: RayPool, model: Any, monkeypatch: Any) -> None:
+    """And the workers go on serving what they served."""
     send = pool._weights.send
     name = "model.norm.weight"
     monkeypatch.setattr(pool._weights, "send", lambda *a: replace(s := send(*a), digests={**s.digests, name: "0" * 64}))

@@ -1,7 +1,7 @@
 """InFlight: groups that are played while the learner learns, and learnt from as they come.
 
-Invariant: no group is learnt from by a policy more than `max_staleness` versions younger than the one that it was handed
-out under; each step learns from as many groups as any other (tests/test_ray_async.py).
+Invariant: no group is learnt from more than `max_staleness` versions after that under which it was handed out, and each
+step learns from as many groups as any other (tests/test_ray_async.py).
 Source: AReaL (arXiv:2505.24298), section 5.1, whose rule bounds the groups handed out; the choice among those that are
 done, which bounds the age of each of them, is ours.
 """
@@ -66,7 +66,7 @@ class _Group:
 
 @dataclass
 class InFlight:
-    """The groups under way, in the order in which they were handed out, and those done, in the order in which they were.
+    """The groups under way, as they were handed out, and those of them that are done, as they came.
 
     max_staleness: versions that a group may be old when it is learnt from. At 0 nothing is played ahead. steps: of the
     whole run, for which nothing is played in vain.

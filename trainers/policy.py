@@ -29,6 +29,7 @@ from .config import PolicyConfig
 from .constraints import charged, constraint_curves, gather, next_multipliers
 from .critic import Critic, accumulate_values, token_values
 from .in_flight import InFlight
+from .ledger import Ledger
 from .optimizer import AnyOptimizer, NonFiniteError, SpikeError, apply_step, learning_rate
 from .policy_step import (
     CUT,
@@ -73,7 +74,7 @@ class PolicyTrainer:
     teacher: likewise, a frozen model with the policy's tokenizer. state: what the algorithm remembers. multipliers: the
     prices of the constraints in rubrics, by name, which the next step charges. norms: of the gradients of the last
     steps. unfinished: episodes that the next policy goes on with, or that are played while it learns, where there are
-    any.
+    any. ledger: what became of the groups.
     """
 
     model: PreTrainedModel
@@ -95,11 +96,13 @@ class PolicyTrainer:
     unfinished: Unfinished | InFlight | None = None
     critic: Critic | None = None
     critic_optimizer: AnyOptimizer | None = None
+    ledger: Ledger = field(default_factory=Ledger)
     _greedy: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         # What an earlier policy began is a sample of another one, whatever the engine.
         self.algorithm = for_engine(self.algorithm, is_exact(self.engine) and self.unfinished is None)
+        self.stream.ledger = self.ledger
 
     def train(self, first_step: int, after_step: Callable[[int], None]) -> None:
         """Take the steps first_step … config.steps, calling `after_step(steps done)` after each."""
@@ -107,6 +110,7 @@ class PolicyTrainer:
         for step in range(first_step, self.config.steps):
             self.step(step)
             after_step(step + 1)
+        self.show.note(self.ledger.finish([] if self.unfinished is None else self.unfinished.names()))
 
     def step(self, step: int) -> None:
         """One rollout and the optimiser steps made from it."""
@@ -127,6 +131,7 @@ class PolicyTrainer:
         except NonFiniteError as error:
             raise NonFiniteError(f"Policy step {step + 1}: {error}") from None
         self._watch_for_spikes(step, curves.get("grad_norm/max", curves.get("grad_norm")))
+        self._account(episodes, played)
         self._renew_reference(step + 1)
         self.engine.load_weights(self.model, step + 1)
         train_s = time.monotonic() - clock
@@ -174,6 +179,14 @@ class PolicyTrainer:
                 "or set policy.options.dynamic_sampling: false."
             )
         return useful, played
+
+    def _account(self, episodes: Sequence[Episode], played: Sequence[Episode]) -> None:
+        """Tell the ledger which groups were learnt from, and why others were not."""
+        learnt, judged = {e.group for e in episodes}, {e.group for e in _judged(played)}
+        self.ledger.learn(learnt)
+        self.ledger.drop({e.group for e in played} - judged, "failed")
+        alike = self.algorithm.dynamic_sampling
+        self.ledger.drop(judged - learnt, "without spread" if alike else "without a baseline")
 
     def _play(self, groups: int) -> list[Episode]:
         """The episodes of the next groups, with what their constraints charge."""

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..agents.engine import Completion, Sampling
 from ..agents.rollout import Arena, EpisodeRequest, failed_episode
 from ..agents.torch_engine import EngineError
 from ..agents.trajectory import Episode
@@ -130,7 +131,7 @@ class RayEngine:
         self._pool.load_weights(model, version)
         self.version = version
 
-    async def generate(self, *_: Any, **__: Any) -> Any:
+    async def generate(self, token_ids: list[int], sampling: Sampling, session: str | None = None) -> Completion:
         """Workers generate, and nobody else."""
         raise RayError("Engines in Ray actors play whole episodes; give requests to the pool.")
 
@@ -186,7 +187,7 @@ class RayPool:
             self._workers = [self._started(index) for index in range(config.workers)]
             self._pump = threading.Thread(target=self._keep_going, name="ludus-ray", daemon=True)
             self._pump.start()
-            self._wait(lambda: all(worker.info for worker in self._workers), lambda: "Ray workers to start")
+            self.await_workers()
         except BaseException:
             self.close()
             raise
@@ -200,6 +201,10 @@ class RayPool:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def await_workers(self) -> None:
+        """Wait until all workers can play, those that take the place of others too."""
+        self._wait(lambda: all(worker.info for worker in self._workers), lambda: "Ray workers to start")
 
     # For trainers
 
@@ -272,8 +277,12 @@ class RayPool:
             calls = {worker.handle.load.remote(sent): worker for worker in self._workers}
             # One that is just starting does so first, with weights that are older.
             patience = self._config.reply_deadline_s if all(w.info for w in self._workers) else START_S
-        deadline = time.monotonic() + patience
+        deadline, waiting = time.monotonic() + patience, _Waiting()
         while calls:
+            names = ", ".join(f"Ray worker {worker.index}" for worker in calls.values())
+            line = waiting.line(lambda names=names: f"{names} to load weights")  # type: ignore[misc]
+            if line is not None:
+                self._show.note(line)
             ready, _ = self._ray.wait(list(calls), num_returns=len(calls), timeout=POLL_S)
             for call in ready:
                 self._loaded(calls.pop(call), call)

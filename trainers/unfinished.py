@@ -77,6 +77,10 @@ class Unfinished:
         """How old what is learnt from is, and how many episodes the next policy goes on with."""
         return {"staleness": staleness(episodes, step), "paused": float(self.paused)}
 
+    def names(self) -> list[str]:
+        """The groups under way."""
+        return [group.requests[0].group for group in self.groups]
+
     @property
     def paused(self) -> int:
         """Episodes that the next policy goes on with."""
