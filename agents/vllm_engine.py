@@ -183,7 +183,7 @@ class VLLMEngine:
         )
         await self._open.wait()
         version, interrupts = self.version, self._interrupts
-        prompt = tokens_input(token_ids, cache_salt=f"version {version}")
+        prompt = tokens_input(token_ids, cache_salt=self._salt(version))
         found = _Sampled(TurnEnd(self.tokenizer, sampling), self.end_id)
         stream = self._llm.generate(prompt, parameters, f"ludus-{next(self._names)}")
         reason: StopReason | None = None
@@ -254,7 +254,7 @@ class VLLMEngine:
             self._open.set()
 
     async def _read(self, sent: Sent) -> Proof:
-        await self._llm.pause_generation(mode="wait", clear_cache=True)
+        await self._llm.pause_generation(mode="wait", clear_cache=False)  # the cache is salted
         try:
             arrived = await self._llm.collective_rpc("ludus_load", args=(str(sent.path),))
         finally:
@@ -265,7 +265,11 @@ class VLLMEngine:
 
     def logprobs(self, token_ids: list[int]) -> list[float]:
         """The log-probability of each token but the first, in nats, at temperature 1, as served now."""
-        return self._do(self._score(token_ids, f"version {self.version}"), "log-probabilities")
+        return self._do(self._score(token_ids, self._salt(self.version)), "log-probabilities")
+
+    def _salt(self, version: int) -> str:
+        """What tells the prefixes that were cached under one version from those of another."""
+        return f"version {version}"
 
     async def _score(self, token_ids: list[int], salt: str) -> list[float]:
         from vllm import SamplingParams

@@ -242,11 +242,21 @@ def view(
 
 
 @app.command()
-def doctor(run: Annotated[Path, typer.Argument(help="The folder of a run, finished or in progress.")]) -> None:
-    """Say what is wrong with a run and what to change.
+def doctor(
+    run: Annotated[Path | None, typer.Argument(help="The folder of a run, finished or in progress.")] = None,
+    engine: Annotated[str | None, typer.Option(help="Examine an engine instead: torch or vllm.")] = None,
+    model: Annotated[str | None, typer.Option(help="For an engine: a model directory or a run folder.")] = None,
+) -> None:
+    """Say what is wrong with a run, or with an engine, and what to change.
 
-    It reads the curves of the policy steps and the evaluations. Exit code: 0 for a healthy run, 1 with findings.
+    Of a run it reads the curves of the policy steps and the evaluations. Of an engine, by --engine vllm --model DIR, it
+    tells why log-probabilities differ from the trainer's. Exit code: 0 if all is well, 1 with findings.
     """
+    if (run is None) == (engine is None) or (engine is None) != (model is None):
+        raise CommandError("give either the folder of a run, or --engine torch or vllm with --model DIR.")
+    if engine is not None and model is not None:
+        return _examine_engine(engine, model)
+    assert run is not None
     from .doctor import diagnose
     from .run_folder import RunFolder
 
@@ -260,6 +270,23 @@ def doctor(run: Annotated[Path, typer.Argument(help="The folder of a run, finish
     count = f"{len(findings)} finding{'' if len(findings) == 1 else 's'}" if findings else "nothing wrong"
     print(f"{run}: {count} in {steps} policy steps")
     if findings:
+        raise typer.Exit(FAILED)
+
+
+def _examine_engine(kind: str, path: str) -> None:
+    if kind not in ("torch", "vllm"):
+        raise CommandError(f"--engine {kind} is unknown; choose torch or vllm.")
+    from .evaluate import examine_engine
+
+    _quiet_transformers()
+    report = examine_engine(kind, path)
+    for name, gap in report.gaps.items():
+        print(f"{name:26} {gap:.2g} nats")
+    for finding in report.findings:
+        print(f"{finding.name}\n    {finding.wrong}\n    {finding.change}")
+    count = f"{len(report.findings)} finding{'' if len(report.findings) == 1 else 's'}"
+    print(f"{kind} on {path}: {count if report.findings else 'nothing wrong'}")
+    if report.findings:
         raise typer.Exit(FAILED)
 
 

@@ -1,11 +1,13 @@
-"""evaluate_model: a saved model against one environment."""
+"""evaluate_model: a saved model against one environment. examine_engine: an engine against the trainer."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
-from .agents.config import ModelConfig
+from .agents.config import EngineConfig, ModelConfig
 from .agents.engine import LOWEST_TEMPERATURE, Sampling, too_cold
+from .agents.engine_doctor import EngineReport, diagnose_engine
+from .agents.engines import build_engine
 from .agents.evaluate import EvalResult, evaluate
 from .agents.model import prepare_model
 from .agents.rollout import Arena, Rollout
@@ -61,3 +63,16 @@ def evaluate_model(
     with Rollout(engine, {env: arena}, concurrency=slots) as rollout:
         sampling = Sampling(temperature=temperature, max_tokens=max_tokens)
         return evaluate(rollout, env, tasks=tasks, sampling=sampling, seed=seed, on_episode=count)
+
+
+def examine_engine(kind: Literal["torch", "vllm"], model: str, *, device: str = "auto", seed: int = 0) -> EngineReport:
+    """Why an engine's log-probabilities differ from the trainer's, on a model directory or a run's newest checkpoint.
+
+    See `ludus.agents.engine_doctor`.
+    """
+    from .train import newest_model
+
+    network, tokenizer = prepare_model(ModelConfig(path=newest_model(model)), seed, device)
+    longest = getattr(network.config, "max_position_embeddings", None) or 512
+    with build_engine(EngineConfig(kind=kind, slots=16, max_length=min(512, longest)), network, tokenizer) as engine:
+        return diagnose_engine(engine, network, tokenizer, seed=seed)

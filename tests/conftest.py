@@ -141,3 +141,16 @@ def vllm() -> Any:
         if IN_CI:
             pytest.fail(str(error))
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def vllm_engine(vllm: Any) -> Iterator[Any]:
+    """A VLLMEngine of the model `tied_model.varied(0)`; who uses it loads the weights it wants first."""
+    from tied_model import its_tokenizer, varied
+
+    from ludus.agents.vllm_engine import VLLMEngine
+
+    # Small blocks, so that the prefix of a short prompt is kept, too.
+    shape: dict[str, Any] = {"slots": 16, "max_length": 96, "settings": {"block_size": 32}}
+    with VLLMEngine(varied(0), its_tokenizer(), **shape, threads=1) as engine:
+        yield engine

@@ -8,18 +8,16 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tied_model import its_tokenizer, varied
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ludus.agents.config import TinyModel
 from ludus.agents.engine import Completion, Sampling, StopReason
 from ludus.agents.lora import save_merged
-from ludus.agents.model import create_tiny_model
 from ludus.agents.torch_engine import EngineError
 from ludus.agents.vllm_engine import MissingVLLMError, VLLMEngine
 from ludus.agents.weights import Sent, TransferError, logprobs_of, prove
@@ -27,30 +25,11 @@ from ludus.verifiers.repetition import Loop
 
 pytestmark = pytest.mark.vllm
 PROMPT = [5, 6, 7, 8]
-SHAPE = TinyModel(hidden_size=64, layers=2, heads=2, kv_heads=2, intermediate_size=96, max_length=160)
-
-
-def varied(seed: int) -> PreTrainedModel:
-    """A model whose output layer is its embeddings, with weights that say something else for each seed."""
-    model, _ = create_tiny_model(SHAPE, seed)
-    model.config.tie_word_embeddings = True
-    model.tie_weights()
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.add_(torch.randn(weight.shape, generator=generator) * 0.05)
-    return model
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> PreTrainedTokenizerBase:
-    return create_tiny_model(SHAPE, 0)[1]
-
-
-@pytest.fixture(scope="module")
-def served(vllm: Any, tokenizer: PreTrainedTokenizerBase) -> Iterator[VLLMEngine]:
-    with VLLMEngine(varied(0), tokenizer, slots=16, max_length=96, threads=1) as engine:
-        yield engine
+    return its_tokenizer()
 
 
 @pytest.fixture
@@ -59,9 +38,9 @@ def model() -> PreTrainedModel:
 
 
 @pytest.fixture
-def engine(served: VLLMEngine, model: PreTrainedModel) -> VLLMEngine:
-    served.load_weights(model, 0)
-    return served
+def engine(vllm_engine: VLLMEngine, model: PreTrainedModel) -> VLLMEngine:
+    vllm_engine.load_weights(model, 0)
+    return vllm_engine
 
 
 def generate(engine: VLLMEngine, *samplings: Sampling, prompt: list[int] = PROMPT) -> list[Completion]:
@@ -279,22 +258,21 @@ def test_a_killed_engine_is_said_and_leaves_nothing(vllm: Any, repository: Path,
     """In a process of its own: what ends there cannot disturb the other tests."""
     code = """
 import asyncio, json, os, signal, sys
-from test_vllm_engine import SHAPE, PROMPT, varied
+from tied_model import its_tokenizer, varied
 from ludus.agents.engine import Sampling
-from ludus.agents.model import create_tiny_model
 from ludus.agents.torch_engine import EngineError
 from ludus.agents.vllm_engine import VLLMEngine
 import psutil
 if __name__ == "__main__":
-    engine = VLLMEngine(varied(0), create_tiny_model(SHAPE, 0)[1], slots=4, max_length=96, threads=1)
+    engine = VLLMEngine(varied(0), its_tokenizer(), slots=4, max_length=96, threads=1)
     children = psutil.Process().children(recursive=True)
     [core] = [one for one in children if "EngineCore" in " ".join(one.cmdline()) or "EngineCore" in one.name()]
     async def kill():
-        task = asyncio.create_task(engine.generate(PROMPT, Sampling(max_tokens=90, temperature=0.0)))
+        task = asyncio.create_task(engine.generate([5, 6, 7], Sampling(max_tokens=90, temperature=0.0)))
         os.kill(core.pid, signal.SIGKILL)
         try:
             await task
-            await engine.generate(PROMPT, Sampling(max_tokens=90))
+            await engine.generate([5, 6, 7], Sampling(max_tokens=90))
         except EngineError as error:
             return str(error)
     said = asyncio.run(kill())
