@@ -12,7 +12,7 @@ from ..envs.source import epoch_index
 from ..verifiers.verdict import Outcome
 from .engine import Sampling, Usage
 from .part_scores import PartScore, part_scores
-from .rollout import EpisodeDriver, EpisodeRequest, EpisodesFailedError
+from .rollout import EpisodeRequest, EpisodesFailedError, Player
 from .seeds import derive_seed
 from .statistics import wilson_interval
 from .trajectory import Episode
@@ -44,7 +44,7 @@ class EvalResult:
 
 
 def evaluate(
-    rollout: EpisodeDriver,
+    rollout: Player,
     arena: str,
     *,
     tasks: int,

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from ..envs.task import Message, Task
 from ..envs.text_env import TextEnv, UnjudgedError
@@ -133,6 +133,29 @@ class EpisodesFailedError(LudusError):
             f"{first.error.removeprefix(NOT_ASKED)}; "
             "see to that and start again."
         )
+
+
+def failed_episode(request: EpisodeRequest, error: str) -> Episode:
+    """The episode of a request that the infrastructure failed before anything was sampled."""
+    record = _Record(request)
+    record.fail(InfrastructureError(error))
+    return record.episode(0.0)
+
+
+class Player(Protocol):
+    """What plays episodes for trainers and evaluations: a Rollout in this process, or a pool of them elsewhere."""
+
+    arenas: dict[str, Arena]
+
+    def run(
+        self, requests: Sequence[EpisodeRequest], on_episode: Callable[[Episode], None] | None = None
+    ) -> list[Episode]:
+        """Play all requests and return their episodes in the same order."""
+        ...
+
+    def close(self) -> None:
+        """Close environments, and what else was opened to play."""
+        ...
 
 
 class EpisodeDriver(ABC):
@@ -319,23 +342,28 @@ class Rollout(EpisodeDriver):
     async def _turn(self, record: _Record, renderer: Renderer) -> StopReason | None:
         """One turn of the policy, on from where it was paused; None where the budget ends before the turn does."""
         request, past = record.request, record.past_turn()
-        begun = () if past is None else past.token_ids
-        prompt = [*record.token_ids, *begun]
-        if past is not None and (past.complete or len(prompt) >= getattr(self.engine, "max_length", 2**31)):
-            record.act(past, renderer.text(begun))
-            if not past.complete:
-                return StopReason.CONTEXT
-            return StopReason.END if begun[-1] == renderer.end_id else StopReason.STOP
-        left = request.sampling.max_tokens - len(begun)
-        limit = left if request.budget is None else min(left, request.budget - record.fresh)
-        if limit <= 0:
-            return None
-        place = (record.turn, len(begun)) if begun else (record.turn,)
-        seed = derive_seed(request.seed, *place)
-        sampling = replace(request.sampling, seed=seed, max_tokens=limit, begun=begun)
-        completion = await self.engine.generate(prompt, sampling, session=request.id)
-        record.fresh += len(completion.token_ids)
-        record.act(_Turn.of(completion, past), renderer.text((*begun, *completion.token_ids)))
+        while True:
+            begun = () if past is None else past.token_ids
+            prompt = [*record.token_ids, *begun]
+            if past is not None and (past.complete or len(prompt) >= getattr(self.engine, "max_length", 2**31)):
+                record.act(past, renderer.text(begun))
+                if not past.complete:
+                    return StopReason.CONTEXT
+                return StopReason.END if begun[-1] == renderer.end_id else StopReason.STOP
+            left = request.sampling.max_tokens - len(begun)
+            limit = left if request.budget is None else min(left, request.budget - record.fresh)
+            if limit <= 0:
+                return None
+            place = (record.turn, len(begun)) if begun else (record.turn,)
+            seed = derive_seed(request.seed, *place)
+            sampling = replace(request.sampling, seed=seed, max_tokens=limit, begun=begun)
+            completion = await self.engine.generate(prompt, sampling, session=request.id)
+            record.fresh += len(completion.token_ids)
+            turn = _Turn.of(completion, past)
+            if completion.stop_reason is not StopReason.INTERRUPTED:
+                break
+            past = replace(turn, complete=False) if turn.token_ids else None
+        record.act(turn, renderer.text(turn.token_ids))
         return None if completion.stop_reason is StopReason.LENGTH and limit < left else completion.stop_reason
 
 

@@ -13,6 +13,7 @@ import asyncio
 import itertools
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -100,6 +101,7 @@ class TorchEngine:
         self._clock = itertools.count()
         self._loop_task: asyncio.Task[None] | None = None
         self._patience = 0
+        self._interrupted = False
         self._ticks = 0
         device = self.decoder.device
         self._token = torch.zeros(self.slots, dtype=torch.long, device=device)
@@ -118,16 +120,47 @@ class TorchEngine:
         self._longest = 0
         self._stop_ends: dict[tuple[str, ...], frozenset[int]] = {}
 
+    def interrupt(self) -> None:
+        """End what runs with StopReason.INTERRUPTED and what was sampled so far; what waits begins anew by itself.
+
+        For `load_weights` at once afterwards, before the event loop goes on.
+        """
+        for slot, request in list(self._running.items()):
+            self._finish(slot, request, None if request.future.done() else StopReason.INTERRUPTED)
+        self._longest = 0
+        self._waiting.extendleft(reversed(self._ready))
+        self._ready.clear()
+        self._interrupted = True
+
     def load_weights(self, model: PreTrainedModel, version: int) -> None:
-        """Copy new weights; everything cached under the old ones is forgotten. Refused while a request runs."""
-        if self._running or self._waiting or self._ready:
+        """Copy new weights; everything cached under the old ones is forgotten.
+
+        Refused while a request runs or waits, unless all were interrupted just before.
+        """
+        if self._running or self._ready or (self._waiting and not self._interrupted):
             raise EngineError("Weights cannot change while the engine generates; await its requests first.")
+        self._interrupted = False
         self.decoder.load(model)
         self.version = version
         for session in list(self._owner.values()):
             self._evict(session, save=False)
-        for session in self._sessions.values():
+        for session in (*self._sessions.values(), *(request.session for request in self._waiting)):
             session.cached, session.saved = [], None
+
+    def probe(self, token_ids: Sequence[int]) -> list[float]:
+        """The log-probability of each token but the first, in nats, at temperature 1, from the weights that it serves.
+
+        Only where nothing is cached, as right after `load_weights`.
+        """
+        if self._owner:
+            raise EngineError("A probe would overwrite what the engine keeps of conversations; load weights first.")
+        found = []
+        for place, (token, following) in enumerate(itertools.pairwise(token_ids)):
+            logits = self.decoder.decode(
+                torch.full_like(self._rows[:MIN_ROWS], token), torch.full_like(self._rows[:MIN_ROWS], place), place
+            )
+            found.append(float(torch.log_softmax(logits[0].float(), -1)[following]))
+        return found
 
     async def generate(self, token_ids: list[int], sampling: Sampling, session: str | None = None) -> Completion:
         """Sample a continuation of `token_ids`.
@@ -185,6 +218,7 @@ class TorchEngine:
     async def _serve(self) -> None:
         try:
             while self._waiting or self._ready or self._running:
+                self._interrupted = False
                 self._step()
                 await asyncio.sleep(0)
         except BaseException as error:

@@ -94,9 +94,9 @@ class WeightFolder:
         weights = plain_weights(model)
         if self._folder is None:
             self._folder = Path(tempfile.mkdtemp(prefix="ludus-weights-", dir=self._place(weights)))
-        place = self._folder / f"{version:08d}"
+        # Of its own, for a version may be sent again with other weights, after a roll-back.
+        place = Path(tempfile.mkdtemp(prefix=f"{version:08d}-", dir=self._folder))
         try:
-            place.mkdir(exist_ok=True)
             _save(weights, place / FILE)
         except Exception as error:  # safetensors raises its own for a full disk
             shutil.rmtree(place, ignore_errors=True)

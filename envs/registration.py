@@ -15,6 +15,7 @@ import inspect
 import sys
 import typing
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,6 +128,18 @@ def _find(name: str) -> tuple[EnvSpec, type[TextEnv]]:
 def _options(cls: type[TextEnv]) -> dict[str, inspect.Parameter]:
     parameters = inspect.signature(cls.__init__).parameters
     return {name: p for name, p in list(parameters.items())[1:] if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+
+
+def specs_of(names: Iterable[str]) -> list[EnvSpec]:
+    """How environments are registered that Ludus does not bring along, for `learn_specs` in another process."""
+    return [gymnasium.registry[name] for name in dict.fromkeys(names) if name not in BUILTIN]
+
+
+def learn_specs(specs: Iterable[EnvSpec]) -> None:
+    """Register what this process does not know yet, as where a script registered it by itself."""
+    load_plugins()
+    for spec in specs:
+        gymnasium.registry.setdefault(spec.id, spec)
 
 
 def list_envs() -> list[EnvInfo]:

@@ -26,6 +26,7 @@ from .trainers.config import (
     OptimizerConfig,
     PolicyConfig,
     PreferenceConfig,
+    RolloutConfig,
     SFTConfig,
     StarConfig,
 )
@@ -56,6 +57,7 @@ class Recipe(Section):
     model: ModelConfig
     envs: list[EnvConfig] = Field(min_length=1)
     engine: EngineConfig = EngineConfig()
+    rollout: RolloutConfig = RolloutConfig()
     sampling: SamplingConfig = SamplingConfig()
     sft: SFTConfig | None = None
     star: StarConfig | None = None
@@ -266,6 +268,15 @@ def _misfits(recipe: Recipe) -> list[str]:
             " raise the second"
         )
     preference = recipe.preference
+    if recipe.rollout.placement == "ray_async" and policy is None:
+        found.append(
+            "rollout.placement = ray_async is for policy optimisation, and there is no section policy; set it to ray"
+        )
+    if recipe.rollout.placement == "ray_async" and policy and policy.partial_tokens is not None:
+        found.append(
+            "rollout.placement = ray_async goes on with episodes under new weights by itself; leave out"
+            " policy.partial_tokens, and policy.max_staleness, in whose place rollout.max_staleness stands"
+        )
     if recipe.sft is None and recipe.star is None and preference is None and policy is None:
         found.append("nothing would be trained; give a section sft, star, preference or policy")
     if 0 < sampling.temperature < LOWEST_TEMPERATURE:

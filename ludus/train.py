@@ -12,25 +12,23 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 
-from .agents.config import EnvConfig, ModelConfig, SamplingConfig
+from .agents.config import ModelConfig, SamplingConfig
 from .agents.engine import Sampling
 from .agents.evaluate import EvalResult, evaluate
 from .agents.lora import BASE_BESIDE, path_from, save_merged, seen_from
 from .agents.model import choose_device, copy_trained, prepare_model
 from .agents.renderer import Renderer
-from .agents.rollout import Arena, Rollout
 from .agents.seeds import derive_seed
-from .agents.torch_engine import TorchEngine
 from .agents.trajectory import Episode
+from .arenas import EnvMakers
 from .doctor import diagnose
-from .envs.registration import make_env, takes_option
-from .envs.source import TaskSource
 from .memory_plan import memory_limit, plan_memory
+from .placement import place_rollout
 from .recipe import Recipe
 from .report import write_report
 from .run_folder import CHAIN, STAGES, RunFolder
@@ -51,6 +49,8 @@ from .trainers.config import CriticConfig, PolicyConfig
 from .trainers.critic import Critic
 from .trainers.curriculum import Curriculum
 from .trainers.demonstrations import Demonstrations
+from .trainers.in_flight import Background, InFlight
+from .trainers.ledger import Ledger
 from .trainers.optimizer import AnyOptimizer, NonFiniteError, SpikeError, adamw_class, build_optimizer, load_state
 from .trainers.pair_file import read_labelled, read_pairs
 from .trainers.policy import PolicyTrainer
@@ -67,9 +67,6 @@ from .wandb_log import WandbLog, wandb_package
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-BEYOND = 2**40
-"""First held-out task of an endless source without splits; training never gets that far."""
 
 MERGED = "model"
 """Folder of a finished run that trained adapters: the policy with them merged, for programs that know none."""
@@ -95,38 +92,22 @@ class _Session:
     def __init__(self, recipe: Recipe, run: RunFolder, display: Show) -> None:
         self.recipe, self.run, self.display = recipe, run, display
         if recipe.policy is not None:
-            self.algorithm = chosen_algorithm(recipe.policy, recipe.sampling.max_tokens)
-        # The environments first: they fail sooner than a model loads.
-        names = _arena_names(recipe.envs)
-        envs = list(zip(names, recipe.envs, strict=True))
-        train_makers = {name: env_maker(c, c.options.get("split", "train")) for name, c in envs}
-        test_makers = {name: env_maker(c, recipe.eval.split) for name, c in envs}
-        for maker in [*train_makers.values(), *test_makers.values()]:
-            maker()
+            self.algorithm = chosen_algorithm(recipe.policy, recipe.sampling.max_tokens, recipe.rollout.placement)
+        makers = EnvMakers.of(recipe)  # the environments first: they fail sooner than a model loads
         self._plan_memory()
         self.model, self.tokenizer = prepare_model(recipe.model, recipe.seed, recipe.device)
         for optimizer in recipe.optimizers().values():
             adamw_class(optimizer.kind, self.model.device)  # a phase that cannot begin is not found after hours
-        rewrite = recipe.model.on_rewrite
         self.teacher = self._teacher()
-        self.arenas = {n: Arena.build(n, maker, self.tokenizer, rewrite) for n, maker in train_makers.items()}
-        self.held_out = {n: Arena.build(f"held-out/{n}", m, self.tokenizer, rewrite) for n, m in test_makers.items()}
-        for name, config in envs:
-            train, test = self.arenas[name], self.held_out[name]
-            splits = takes_option(config.name, "split")
-            differ = splits and config.options.get("split", "train") != recipe.eval.split
-            if not splits or (differ and same_tasks(train.env.source, test.env.source)):
-                self._hold_out(train, test)
-        self.held_out = {arena.name: arena for arena in self.held_out.values()}
-        self.weights = [(self.arenas[name], c.weight) for name, c in envs]
-        self.engine = TorchEngine(
-            self.model, self.tokenizer, slots=recipe.engine.slots, max_length=recipe.engine.max_length
-        )
-        concurrency = (recipe.policy.concurrency if recipe.policy else None) or recipe.engine.slots
-        self.rollout = Rollout(self.engine, {**self.arenas, **self.held_out}, concurrency=concurrency)
+        arenas = makers.arenas(self.tokenizer)
+        for note in arenas.notes:
+            self.display.note(note)
+        self.held_out, self.weights = arenas.held_out, arenas.weights
         self.sampling = _sampling(recipe.sampling, recipe.engine.deadline_s)
         self.examples = self._examples()
         self.learner = self._learner()
+        # Last, since it may start processes, which a fault above would leave behind.
+        self.rollout, self.engine = place_rollout(recipe, self.model, self.tokenizer, arenas, display)
 
     def _plan_memory(self) -> None:
         """Say what the run will take, and what to change where that is more than there is."""
@@ -189,22 +170,16 @@ class _Session:
             )
         return model
 
-    def _hold_out(self, train: Arena, test: Arena) -> None:
-        """Of an environment without splits, keep tasks for evaluation: at most a fifth, or those far beyond."""
-        size = train.env.source.size
-        if size is None:
-            test.first = BEYOND
-        elif size < 2:
-            self.display.note(f"{train.name} has a single task and no splits: it is evaluated on that task.")
-        else:
-            wanted = self.recipe.eval.final_tasks or self.recipe.eval.tasks
-            train.stop = test.first = size - min(wanted, max(1, size // 5))
-
     def __enter__(self) -> _Session:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.rollout.close()
+        try:
+            self.rollout.close()
+        finally:
+            close = getattr(self.engine, "close", None)  # of an engine with processes of its own
+            if close is not None:
+                close()
 
     def tracked(self) -> AbstractContextManager[None]:
         """The trackers that the recipe wants, Weights & Biases for as long as the run goes."""
@@ -389,6 +364,9 @@ class _Session:
                     self.run.truncate_metrics(self._begun)
                     start = _Start("policy", 0)
                 self.model.zero_grad(set_to_none=True)
+                if stream.ledger is not None:
+                    stream.ledger.roll_back(start.extra.get("ledger", Ledger().state()))
+                    start.extra["ledger"] = stream.ledger.state()
                 start.extra.pop("unfinished", None)  # the same episodes would spoil the policy once more
                 start.extra |= {"stream": stream.state(), "rollbacks": done + 1}
                 self.display.note(f"{error} Roll-back {done + 1} of {config.rollbacks}, to step {start.step}.")
@@ -410,6 +388,7 @@ class _Session:
         if "stream" in start.extra:
             stream.restore(start.extra["stream"])
         self.engine.load_weights(self.model, start.step)
+        unfinished = self._unfinished(start)
         trainer = PolicyTrainer(
             model=self.model,
             optimizer=optimizer,
@@ -427,7 +406,8 @@ class _Session:
             keep_episodes=self._keep_episodes if recipe.trajectories.episodes else None,
             multipliers=start.extra.get("multipliers", {}),
             norms=start.extra.get("norms", []),
-            unfinished=self._unfinished(start),
+            unfinished=unfinished,
+            ledger=Ledger.restored(start.extra.get("ledger"), [] if unfinished is None else unfinished.names()),
             **self._critic(start),
         )
         self.display.phase(config.algorithm, config.steps)
@@ -448,6 +428,7 @@ class _Session:
                     "weights": trainer.critic.trained_state(),
                     "optimizer": trainer.critic_optimizer.state_dict(),
                 }
+            extra["ledger"] = trainer.ledger.state()
             if trainer.unfinished is not None:
                 extra["unfinished"] = trainer.unfinished.state()
             if config.reference_every is not None and trainer.reference is not None:
@@ -456,14 +437,23 @@ class _Session:
 
         if config.rollbacks and not list_checkpoints(self.run.checkpoints):
             save(0)  # else there would be nothing to go back to
-        trainer.train(start.step, after_step)
+        try:
+            trainer.train(start.step, after_step)
+        finally:
+            if isinstance(trainer.unfinished, InFlight):
+                trainer.unfinished.close()
 
-    def _unfinished(self, start: _Start) -> Unfinished | None:
-        """The episodes that the policy of the checkpoint left to the next, where rollouts are partial."""
-        config = self.recipe.policy
-        if config is None or config.partial_tokens is None:
+    def _unfinished(self, start: _Start) -> Unfinished | InFlight | None:
+        """The episodes that the policy of the checkpoint left to the next, where it may leave any."""
+        config, rollout = self.recipe.policy, self.recipe.rollout
+        unfinished: Unfinished | InFlight
+        if rollout.placement == "ray_async":
+            steps = None if config is None else config.steps
+            unfinished = InFlight(cast(Background, self.rollout), rollout.max_staleness, steps)
+        elif config is not None and config.partial_tokens is not None:
+            unfinished = Unfinished(config.partial_tokens, config.max_staleness)
+        else:
             return None
-        unfinished = Unfinished(config.partial_tokens, config.max_staleness)
         if "unfinished" in start.extra:
             unfinished.restore(start.extra["unfinished"], self.sampling)
         return unfinished
@@ -669,10 +659,10 @@ class _Start:
         self.extra = self.extra or {}
 
 
-def chosen_algorithm(config: PolicyConfig, max_tokens: int | None = None) -> Algorithm:
+def chosen_algorithm(config: PolicyConfig, max_tokens: int | None = None, placement: str = "in_process") -> Algorithm:
     """The algorithm of a recipe; AlgorithmError where the rest of `policy` gives it not what it needs.
 
-    max_tokens: of a turn, where it is known.
+    max_tokens: of a turn, where it is known. placement: where its episodes are played.
     """
     algorithm = get_algorithm(config.algorithm, **config.options)
     if max_tokens is not None and algorithm.overlong_buffer >= max_tokens:
@@ -701,7 +691,9 @@ def chosen_algorithm(config: PolicyConfig, max_tokens: int | None = None) -> Alg
             " would be no control; leave it out, or choose grpo."
         )
     if config.partial_tokens is not None:
-        _check_pauses(config, algorithm)
+        _check_pauses(config, algorithm, "policy.partial_tokens", "unset policy.partial_tokens")
+    if placement == "ray_async":
+        _check_pauses(config, algorithm, "rollout.placement = ray_async", "set rollout.placement: ray")
     if config.reference_every is not None and "reference" not in algorithm.needs:
         raise AlgorithmError(
             f"{algorithm.name} measures no divergence from a reference; remove policy.reference_every, or set"
@@ -723,22 +715,21 @@ def chosen_algorithm(config: PolicyConfig, max_tokens: int | None = None) -> Alg
     return algorithm
 
 
-def _check_pauses(config: PolicyConfig, algorithm: Algorithm) -> None:
-    """Refuse what needs all episodes of a step to end in it."""
+def _check_pauses(config: PolicyConfig, algorithm: Algorithm, what: str, fix: str) -> None:
+    """Refuse what needs all episodes of a step to end in it, which `what` prevents. fix: how to do without that."""
     if algorithm.dynamic_sampling:
         raise AlgorithmError(
-            f"{algorithm.name} refills groups within a step, and policy.partial_tokens leaves some to the next; set"
-            " policy.options.dynamic_sampling: false, or unset policy.partial_tokens."
+            f"{algorithm.name} refills groups within a step, and {what} leaves some to the next; set"
+            f" policy.options.dynamic_sampling: false, or {fix}."
         )
     if "greedy" in algorithm.needs:
         raise AlgorithmError(
-            f"{algorithm.name} compares with a greedy episode of the same policy, and policy.partial_tokens leaves"
-            " episodes to the next; unset it, or choose rloo."
+            f"{algorithm.name} compares with a greedy episode of the same policy, and {what} leaves"
+            f" episodes to the next; {fix}, or choose rloo."
         )
     if config.curriculum is not None:
         raise AlgorithmError(
-            "policy.curriculum learns from each step's groups, and policy.partial_tokens leaves some to the next; unset"
-            " one of the two."
+            f"policy.curriculum learns from each step's groups, and {what} leaves some to the next; unset it, or {fix}."
         )
 
 
@@ -752,28 +743,6 @@ def _sampling(config: SamplingConfig, deadline_s: float | None, greedy: bool = F
         deadline_s=deadline_s,
         stop_on_loop=None if config.stop_on_loop is None else Loop(**config.stop_on_loop.model_dump()),
     )
-
-
-def _arena_names(envs: list[EnvConfig]) -> list[str]:
-    """The environments' names; where one is used twice, numbered."""
-    names = [env.name for env in envs]
-    return [n if names.count(n) == 1 else f"{n}#{names[: i + 1].count(n)}" for i, n in enumerate(names)]
-
-
-def same_tasks(train: TaskSource, test: TaskSource) -> bool:
-    """Whether two sources give the same tasks, as where an option `split` plays no part for a file of one's own."""
-    if train.size != test.size:
-        return False
-    size = 3 if train.size is None else train.size
-    return all(train.task(index).hash == test.task(index).hash for index in {0, size // 2, size - 1} if index >= 0)
-
-
-def env_maker(config: EnvConfig, split: Any) -> Any:
-    """A factory of one environment on one split, where it has splits."""
-    options = dict(config.options)
-    if takes_option(config.name, "split"):
-        options["split"] = split
-    return lambda: make_env(config.name, **options)
 
 
 def newest_model(path: str | Path) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from .agents.model import check_place, choose_device, outline_model, prepare_model
+from .arenas import env_maker
 from .chain import START, Chain, Stage, named_models, not_before
 from .chain_folder import ChainFolder
 from .chain_report import write_chain_report
@@ -21,7 +22,7 @@ from .recipe import Recipe, dump_recipe
 from .report_data import EnvScores
 from .run_folder import CHAIN, RunFolder
 from .sandbox.errors import LudusError
-from .train import chosen_algorithm, env_maker, newest_model, train_recipe
+from .train import chosen_algorithm, newest_model, train_recipe
 from .trainers.checkpoint import write_folder
 from .trainers.optimizer import adamw_class
 from .trainers.recorder import Show
@@ -134,7 +135,7 @@ def _check(stage: Stage, before: Sequence[str]) -> None:
         for optimizer in recipe.optimizers().values():
             adamw_class(optimizer.kind, device)
         if recipe.policy is not None:
-            chosen_algorithm(recipe.policy, recipe.sampling.max_tokens)
+            chosen_algorithm(recipe.policy, recipe.sampling.max_tokens, recipe.rollout.placement)
         if recipe.preference is not None and recipe.preference.path is not None:
             file = Path(recipe.preference.path)
             if not file.is_file():

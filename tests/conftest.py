@@ -24,6 +24,7 @@ from ludus.sandbox.bubblewrap import Bubblewrap
 from ludus.sandbox.docker_engine import Docker, docker_client
 from ludus.sandbox.docker_image import make_image
 from ludus.sandbox.errors import SandboxError
+from ludus.trainers.ray_cluster import RayCluster, RayError, import_ray
 from ludus.verifiers.openai_completer import OpenAICompleter
 
 # A shell that starts a job in the background has it ignore Ctrl-C, and every process that the tests start would, too.
@@ -89,6 +90,20 @@ def docker() -> Iterator[Docker]:
         pytest.skip(str(error))
     with sandbox:
         yield sandbox
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[RayCluster]:
+    """A local Ray cluster that all pools of the session use. Without Ray the test is skipped, in CI it fails."""
+    try:
+        import_ray()
+    except RayError as error:
+        if IN_CI:
+            pytest.fail(str(error))
+        pytest.skip(str(error))
+    cluster = RayCluster(None, 1, 0.0, 0.0)
+    yield cluster
+    cluster.close()
 
 
 @pytest.fixture

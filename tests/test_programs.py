@@ -21,12 +21,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ludus import LudusError, Outcome, make_env
+from ludus.arenas import same_tasks
 from ludus.envs import EnvError
 from ludus.envs.errors import NoDemonstration, TaskError
 from ludus.envs.programs import CASES, PROGRAMS, Programs
 from ludus.envs.task import Task
 from ludus.sandbox.bubblewrap import Bubblewrap
-from ludus.train import same_tasks
 
 TASKS = 25
 """Of each template in each split."""

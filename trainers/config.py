@@ -242,6 +242,41 @@ class RewardModelConfig(Section):
     optimizer: OptimizerConfig = OptimizerConfig()
 
 
+class RolloutConfig(Section):
+    """Where episodes are played: in the learner's process, or by Ray actors, each with an engine and environments."""
+
+    placement: Literal["in_process", "ray", "ray_async"] = Field(
+        "in_process", description="ray: the learner waits for each rollout; ray_async: it learns while others play"
+    )
+    workers: int = Field(1, gt=0, le=4096, description="Ray actors")
+    cpus_per_worker: float = Field(1.0, ge=0.0, description="cores that Ray reserves for each")
+    gpus_per_worker: float = Field(0.0, ge=0.0, description="GPUs that Ray reserves for each; 0 computes on the CPU")
+    max_staleness: int = Field(
+        2, ge=0, description="ray_async: how many versions old the beginning of an episode may be that is learnt from"
+    )
+    step_deadline_s: float = Field(60.0, gt=0.0, description="seconds that one step of an environment may take")
+    reply_deadline_s: float = Field(120.0, gt=0.0, description="silence after which a worker is replaced by another")
+    ray_address: str | None = Field(
+        None, description="a Ray cluster to use, such as auto or ray://host:10001; unset: one is started for the run"
+    )
+    weights_dir: str | None = Field(
+        None, description="folder that all workers see, through which they get weights; unset: /dev/shm or the run's"
+    )
+
+    @model_validator(mode="after")
+    def _settings_belong_to_the_placement(self) -> RolloutConfig:
+        fields = type(self).model_fields
+        anywhere = {"placement", "step_deadline_s"}
+        for name in [name for name in fields if name not in anywhere]:
+            owners = ("ray_async",) if name == "max_staleness" else ("ray", "ray_async")
+            if self.placement not in owners and getattr(self, name) != fields[name].default:
+                raise ValueError(
+                    f"{name} is a setting of {' and '.join(owners)} and placement is {self.placement}; set placement:"
+                    f" {owners[0]}, or leave it out"
+                )
+        return self
+
+
 class EvalConfig(Section):
     """Greedy evaluation on the held-out split."""
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..agents.engine import Sampling, TrainingEngine, is_exact
 from ..agents.part_scores import part_scores
-from ..agents.rollout import EpisodeRequest, EpisodesFailedError, Rollout
+from ..agents.rollout import EpisodeRequest, EpisodesFailedError, Player
 from ..agents.seeds import derive_seed
 from ..agents.trajectory import Episode, check_tokens
 from ..sandbox.errors import LudusError
@@ -28,6 +28,8 @@ from .batch import Row
 from .config import PolicyConfig
 from .constraints import charged, constraint_curves, gather, next_multipliers
 from .critic import Critic, accumulate_values, token_values
+from .in_flight import InFlight
+from .ledger import Ledger
 from .optimizer import AnyOptimizer, NonFiniteError, SpikeError, apply_step, learning_rate
 from .policy_step import (
     CUT,
@@ -43,7 +45,7 @@ from .recorder import Recorder, Show
 from .task_stream import TaskStream
 from .token_gradients import TokenGradients
 from .trust_region import trust_region_step
-from .unfinished import Unfinished, staleness
+from .unfinished import Unfinished
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -71,13 +73,14 @@ class PolicyTrainer:
     reference: a frozen copy of the policy before training, or of its last renewal, where the algorithm needs one;
     teacher: likewise, a frozen model with the policy's tokenizer. state: what the algorithm remembers. multipliers: the
     prices of the constraints in rubrics, by name, which the next step charges. norms: of the gradients of the last
-    steps. unfinished: episodes that the next policy goes on with, where there are any.
+    steps. unfinished: episodes that the next policy goes on with, or that are played while it learns, where there are
+    any. ledger: what became of the groups.
     """
 
     model: PreTrainedModel
     optimizer: AnyOptimizer
     engine: TrainingEngine
-    rollout: Rollout
+    rollout: Player
     stream: TaskStream
     algorithm: Algorithm
     config: PolicyConfig
@@ -90,14 +93,16 @@ class PolicyTrainer:
     keep_episodes: KeepEpisodes | None = None
     multipliers: dict[str, float] = field(default_factory=dict)
     norms: list[float] = field(default_factory=list)
-    unfinished: Unfinished | None = None
+    unfinished: Unfinished | InFlight | None = None
     critic: Critic | None = None
     critic_optimizer: AnyOptimizer | None = None
+    ledger: Ledger = field(default_factory=Ledger)
     _greedy: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         # What an earlier policy began is a sample of another one, whatever the engine.
         self.algorithm = for_engine(self.algorithm, is_exact(self.engine) and self.unfinished is None)
+        self.stream.ledger = self.ledger
 
     def train(self, first_step: int, after_step: Callable[[int], None]) -> None:
         """Take the steps first_step … config.steps, calling `after_step(steps done)` after each."""
@@ -105,6 +110,7 @@ class PolicyTrainer:
         for step in range(first_step, self.config.steps):
             self.step(step)
             after_step(step + 1)
+        self.show.note(self.ledger.finish([] if self.unfinished is None else self.unfinished.names()))
 
     def step(self, step: int) -> None:
         """One rollout and the optimiser steps made from it."""
@@ -126,6 +132,7 @@ class PolicyTrainer:
         except NonFiniteError as error:
             raise NonFiniteError(f"Policy step {step + 1}: {error}") from None
         self._watch_for_spikes(step, curves.get("grad_norm/max", curves.get("grad_norm")))
+        self._account(episodes, played)
         self._renew_reference(step + 1)
         self.engine.load_weights(self.model, step + 1)
         train_s = time.monotonic() - clock
@@ -174,6 +181,14 @@ class PolicyTrainer:
             )
         return useful, played
 
+    def _account(self, episodes: Sequence[Episode], played: Sequence[Episode]) -> None:
+        """Tell the ledger which groups were learnt from, and why others were not."""
+        learnt, judged = {e.group for e in episodes}, {e.group for e in _judged(played)}
+        self.ledger.learn(learnt)
+        self.ledger.drop({e.group for e in played} - judged, "failed")
+        alike = self.algorithm.dynamic_sampling
+        self.ledger.drop(judged - learnt, "without spread" if alike else "without a baseline")
+
     def _play(self, groups: int) -> list[Episode]:
         """The episodes of the next groups, with what their constraints charge."""
         if self.unfinished is not None:
@@ -203,7 +218,7 @@ class PolicyTrainer:
         """Curves of what was begun by earlier policies, and of what the next one goes on with."""
         if self.unfinished is None:
             return {}
-        return {"staleness": staleness(episodes, step), "paused": float(self.unfinished.paused)}
+        return self.unfinished.curves(episodes, step)
 
     def _renew_reference(self, done: int) -> None:
         every = self.config.reference_every

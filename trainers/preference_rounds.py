@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..agents.rollout import EpisodesFailedError, Rollout
+from ..agents.engine import TrainingEngine
+from ..agents.rollout import EpisodesFailedError, Player
 from ..agents.seeds import derive_seed
-from ..agents.torch_engine import TorchEngine
 from ..agents.trajectory import Episode, check_tokens
 from .config import PreferenceConfig
 from .optimizer import AnyOptimizer, apply_step, learning_rate
@@ -39,8 +39,8 @@ class PreferenceRounds:
 
     model: PreTrainedModel
     optimizer: AnyOptimizer
-    engine: TorchEngine
-    rollout: Rollout
+    engine: TrainingEngine
+    rollout: Player
     stream: TaskStream
     config: PreferenceConfig
     seed: int

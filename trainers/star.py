@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..agents.rollout import EpisodeRequest, EpisodesFailedError, Rollout
+from ..agents.engine import TrainingEngine
+from ..agents.rollout import EpisodeRequest, EpisodesFailedError, Player
 from ..agents.seeds import derive_seed
-from ..agents.torch_engine import TorchEngine
 from ..agents.trajectory import Episode, Trajectory, check_tokens
 from ..envs.source import epoch_index
 from ..sandbox.errors import LudusError
@@ -50,8 +50,8 @@ class StarRounds:
 
     model: PreTrainedModel
     optimizer: AnyOptimizer
-    engine: TorchEngine
-    rollout: Rollout
+    engine: TrainingEngine
+    rollout: Player
     stream: TaskStream
     config: StarConfig
     seed: int

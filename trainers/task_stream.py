@@ -14,13 +14,14 @@ from ..agents.trajectory import Episode
 from ..envs.source import epoch_index
 from ..envs.task import Task
 from .curriculum import Curriculum, CurriculumError
+from .ledger import Ledger
 
 
 @dataclass
 class TaskStream:
     """Hands out groups of episodes, each on one task of one arena, chosen by weight and seed, and by a curriculum.
 
-    cursors: tasks looked at so far, by arena; total: groups handed out so far.
+    cursors: tasks looked at so far, by arena; total: groups handed out so far. ledger: is told of each.
     """
 
     arenas: list[tuple[Arena, float]]
@@ -28,6 +29,7 @@ class TaskStream:
     group_size: int
     sampling: Sampling
     curriculum: Curriculum | None = None
+    ledger: Ledger | None = None
     total: int = 0
     cursors: dict[str, int] = field(default_factory=dict)
     _kinds: dict[str, str] = field(default_factory=dict)
@@ -41,6 +43,8 @@ class TaskStream:
             arena = self.arenas[int(rng.choice(len(weights), p=weights / weights.sum()))][0]
             group = f"{arena.name}/{self.total}"
             task = self._next(arena, group)
+            if self.ledger is not None:
+                self.ledger.hand_out([group])
             requests += [
                 EpisodeRequest(
                     id=f"{group}/{sample}",

@@ -11,9 +11,10 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from itertools import groupby
+from typing import Any
 
 from ..agents.engine import Sampling
-from ..agents.rollout import PAUSED, EpisodeRequest, Rollout
+from ..agents.rollout import PAUSED, EpisodeRequest, Player
 from ..agents.trajectory import Episode
 from ..envs.task import Task
 from .task_stream import TaskStream
@@ -44,7 +45,7 @@ class Unfinished:
     max_staleness: int
     groups: list[_Group] = field(default_factory=list)
 
-    def play(self, rollout: Rollout, stream: TaskStream, wanted: int, version: int) -> list[Episode]:
+    def play(self, rollout: Player, stream: TaskStream, wanted: int, version: int) -> list[Episode]:
         """Go on with what is under way, `wanted` groups with the new ones; the episodes of those that are done.
 
         Where there is nothing to learn from among them, as where a task is broken, all are gone on with, until there is
@@ -61,7 +62,7 @@ class Unfinished:
                 self.groups = [group for group in self.groups if not group.done]
                 return [episode for group in done for episode in group.episodes if episode is not None]
 
-    def _go_on(self, rollout: Rollout, version: int) -> None:
+    def _go_on(self, rollout: Player, version: int) -> None:
         places, requests = [], []
         for group in self.groups:
             budget = None if version - group.first >= self.max_staleness else self.budget
@@ -71,6 +72,14 @@ class Unfinished:
                     requests.append(replace(request, budget=budget, begun=episode))
         for (group, place), episode in zip(places, rollout.run(requests), strict=True):
             group.episodes[place] = episode
+
+    def curves(self, episodes: Iterable[Episode], step: int) -> dict[str, float]:
+        """How old what is learnt from is, and how many episodes the next policy goes on with."""
+        return {"staleness": staleness(episodes, step), "paused": float(self.paused)}
+
+    def names(self) -> list[str]:
+        """The groups under way."""
+        return [group.requests[0].group for group in self.groups]
 
     @property
     def paused(self) -> int:
@@ -85,7 +94,7 @@ class Unfinished:
         """Continue where `state` was taken."""
         self.groups = [
             _Group(
-                [EpisodeRequest(task=Task.from_json(r.pop("task")), sampling=sampling, **r) for r in row["requests"]],
+                [request_from(r, sampling) for r in row["requests"]],
                 [None if episode is None else Episode.from_json(episode) for episode in row["episodes"]],
                 row["first"],
             )
@@ -101,13 +110,22 @@ def staleness(episodes: Iterable[Episode], version: int) -> float:
     return sum(lags) / max(len(lags), 1)
 
 
+def request_row(request: EpisodeRequest) -> dict[str, object]:
+    """A request without its sampling, which the run's recipe has, as plain JSON types."""
+    named = {name: getattr(request, name) for name in ("id", "env", "group", "seed")}
+    return {**named, "task": request.task.to_json()}
+
+
+def request_from(row: dict[str, Any], sampling: Sampling) -> EpisodeRequest:
+    """The inverse of `request_row`."""
+    return EpisodeRequest(sampling=sampling, **{**row, "task": Task.from_json(row["task"])})
+
+
 def _teaches(episode: Episode | None) -> bool:
     return episode is not None and episode.reward is not None and bool(episode.trajectories)
 
 
 def _row(group: _Group) -> dict[str, object]:
-    requests = [
-        {"id": r.id, "env": r.env, "task": r.task.to_json(), "group": r.group, "seed": r.seed} for r in group.requests
-    ]
+    requests = [request_row(request) for request in group.requests]
     episodes = [None if episode is None else episode.to_json() for episode in group.episodes]
     return {"requests": requests, "episodes": episodes, "first": group.first}
