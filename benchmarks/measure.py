@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from statistics import median
 
 
@@ -29,6 +30,12 @@ class Sample:
         if len(self.values) == 1:
             return text
         return f"{text} ({min(self.values):{spec}} to {max(self.values):{spec}})"
+
+
+def need(package: str) -> None:
+    """BenchmarkError where an optional package, which is also the name of an extra, is not installed."""
+    if find_spec(package) is None:
+        raise BenchmarkError(f"{package} is not installed; run: pip install 'ludus[{package}]'.")
 
 
 def seconds_of(call: Callable[[], object]) -> float:

@@ -152,6 +152,89 @@ def test_slow_tools(tmp_path: Path) -> None:
     assert all(row["tokens/s"]["median"] > 0 for row in table["rows"])
 
 
+@pytest.mark.ray
+def test_heavy_tail(ray_cluster: object, tmp_path: Path) -> None:
+    (table,) = run("heavy_tail", tmp_path)
+    names = [row["rollout"] for row in table["rows"]]
+    assert names == ["no latency", "barrier after each batch", "asynchronous", "asynchronous"]
+    assert [row["episodes in flight"] for row in table["rows"]] == [8, 4, 8, 8]
+    assert all(row["tokens/s"]["median"] > 0 for row in table["rows"])
+
+
+def test_a_heavy_tail_has_the_median_and_the_99th_percentile_that_it_says() -> None:
+    import numpy as np
+
+    from benchmarks.heavy_tail import HeavyTail
+
+    env, drawn = HeavyTail(0.2, turns=4), []
+    for seed in range(2000):
+        env.reset(seed=seed)
+        drawn += env.sleeps
+    env.reset(seed=7)
+    again = env.sleeps
+    assert np.quantile(drawn, [0.5, 0.99]) == pytest.approx([0.2, 5.0], rel=0.1)
+    assert again == drawn[28:32]
+
+
+@pytest.mark.ray
+def test_ray_overhead_is_of_the_same_tokens(
+    ray_cluster: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    rollouts, weights = run("ray_overhead", tmp_path)
+    assert [row["side"] for row in rollouts["rows"]] == ["in process", "Ray"]
+    assert rollouts["rows"][1]["ratio of seconds"]["median"] > 0
+    assert [row["engine"] for row in weights["rows"]] == ["in process, TorchEngine", "a Ray worker, TorchEngine"]
+    assert "pip install 'ludus[vllm]'" in weights["notes"][1]
+
+
+@pytest.mark.ray
+@pytest.mark.vllm
+@pytest.mark.slow
+def test_ray_overhead_with_vllm(ray_cluster: object, vllm: object, tmp_path: Path) -> None:
+    _, weights = run("ray_overhead", tmp_path)
+    assert weights["rows"][2]["engine"] == "VLLMEngine" and weights["rows"][2]["seconds"]["median"] > 0
+
+
+@pytest.mark.ray
+def test_placements_go_on_from_one_cold_start(ray_cluster: object, tmp_path: Path, in_this_process: None) -> None:
+    """With a TorchEngine everywhere, which starts sooner than vLLM."""
+    accuracies, same = run("placement", tmp_path, *settings(*TINY, "engine.kind=torch"))
+    names = [row["placement"] for row in accuracies["rows"]]
+    assert names == ["in process, TorchEngine", "Ray, VLLMEngine", "Ray asynchronous, VLLMEngine"]
+    assert [row["target"] for row in accuracies["rows"][1:]] == ["within ±0.05: one seed cannot tell"] * 2
+    assert [row["what"] for row in same["rows"]] == ["episodes", "rows of curves", "tensors of the policy"]
+    assert all(row["the same bits"] == "yes" and row["Ray"] > 0 for row in same["rows"])
+
+
+def test_runs_that_differ_are_said_to_differ(tmp_path: Path, in_this_process: None) -> None:
+    from benchmarks.placement import same_bits
+
+    small = ("sft=null", "policy.steps=1", "policy.groups=1", "eval.tasks=1", "eval.final_tasks=1")
+    found = []
+    for seed in (0, 1):
+        recipe = recipe_runs.read_recipe("wordmath.yaml", *TINY, *small, f"seed={seed}")
+        found.append(recipe_runs.train(recipe, "differs", Options(runs=tmp_path)))
+    said = {row[0]: row[3] for row in same_bits(*found).rows}
+    assert said["episodes"] == said["tensors of the policy"] == "no"
+
+
+def test_the_interval_of_a_difference_is_the_wider_of_seeds_and_tasks() -> None:
+    """Worked by hand: deviation 0.01 of three, t of two degrees of freedom 2.920; 0.09 / 900 six times."""
+    from benchmarks.placement import Difference
+
+    theirs = [(0.9, 900)] * 3
+    apart = Difference.of([(0.89, 900), (0.9, 900), (0.91, 900)], theirs)
+    assert apart.by_seeds == pytest.approx(2.920 * 0.01 / 3**0.5)
+    equal = Difference.of(theirs, theirs)
+    assert (equal.mean, equal.by_seeds) == (0.0, 0.0)
+    assert equal.by_tasks == pytest.approx(1.645 * 0.0006**0.5 / 3)
+    assert equal.high == equal.by_tasks == -equal.low and apart.high > equal.high
+    assert equal.verdict() == "within ±0.05: met"
+    assert Difference.of([(0.86, 900)] * 3, theirs).verdict() == "within ±0.05: MISSED"
+    assert Difference.of(theirs[:1], theirs[:1]).verdict() == "within ±0.05: one seed cannot tell"
+
+
 def test_memory(tmp_path: Path) -> None:
     (table,) = run("memory", tmp_path, *settings(*TINY))
     assert 0.1 < table["rows"][0]["GiB"] < 100
