@@ -392,8 +392,8 @@ def _check_heads(config: Any) -> None:
     width, known = _head_width(config), CPUAttentionBackend.get_supported_head_sizes()
     if width not in known:
         raise MissingVLLMError(
-            f"vLLM's build for the CPU knows attention heads of {', '.join(map(str, known))} numbers, and this model's have"
-            f" {width}; choose another number of heads (model.tiny.heads and kv_heads), or engine.kind: torch."
+            f"vLLM's build for the CPU knows attention heads of {', '.join(map(str, known))} numbers, and this model's"
+            f" have {width}; choose another number of heads (model.tiny.heads and kv_heads), or engine.kind: torch."
         )
 
 
