@@ -1,7 +1,7 @@
 """League: every policy preset from the same cold start, for the same number of steps; what each has gained (an hour).
 
 The cold start is that of the default recipe, cut short. Presets that distil have a teacher: the same model, trained
-further by GRPO; long2short, which is for a second phase, goes on from where grpo ended here. Each preset has the options
+further by GRPO; long2short, which is for a second phase, goes on from where grpo ended. Each preset has the options
 that a user would choose for so short a run, and no more.
 """
 
