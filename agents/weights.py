@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -93,7 +94,8 @@ class WeightFolder:
         """Write the weights, adapters merged. TransferError where there is no room for them."""
         weights = plain_weights(model)
         if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="ludus-weights-", dir=self._place(weights)))
+            name = f"ludus-weights-{os.getpid()}-"
+            self._folder = Path(tempfile.mkdtemp(prefix=name, dir=self._place(weights)))
         # Of its own, for a version may be sent again with other weights, after a roll-back.
         place = Path(tempfile.mkdtemp(prefix=f"{version:08d}-", dir=self._folder))
         try:
