@@ -39,7 +39,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
         "policy.groups=64",
         "policy.group_size=1",
     ),
-    "long2short": ("policy.options={length_reward: 0.05}",),
+    "long2short": ("policy.options={length_reward: 0.1, std: none}",),
     "gspo": ("policy.minibatches=2",),
     "kimi_k15": ("policy.minibatches=2", "policy.options={length_reward: 0.05}"),
 }
