@@ -96,12 +96,15 @@ class TokenEngine(Protocol):
 class TrainingEngine(TokenEngine, Protocol):
     """An engine whose samples a policy learns from.
 
-    generated_tokens: sampled so far. An engine may besides say `exact = True`: its log-probabilities are those that the
-    trainer computes, in the same precision. Samples of one that does not are weighed by the ratio of the two, see
+    An engine may besides say `exact = True`: its log-probabilities are those that the trainer computes, in the same
+    precision. Samples of one that does not are weighed by the ratio of the two, see
     `ludus.trainers.algorithms.corrections.for_engine`.
     """
 
-    generated_tokens: int
+    @property
+    def generated_tokens(self) -> int:
+        """Sampled so far."""
+        ...
 
     def load_weights(self, model: PreTrainedModel, version: int) -> None:
         """Serve the weights of `model` from now on; completions carry the version."""

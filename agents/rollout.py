@@ -147,6 +147,16 @@ class Player(Protocol):
 
     arenas: dict[str, Arena]
 
+    @property
+    def usage(self) -> Usage | None:
+        """What was used of an endpoint; None where an engine of one's own plays."""
+        ...
+
+    @property
+    def stopped(self) -> str | None:
+        """Why nothing more is played; None while it goes on."""
+        ...
+
     def run(
         self, requests: Sequence[EpisodeRequest], on_episode: Callable[[Episode], None] | None = None
     ) -> list[Episode]:

@@ -67,6 +67,8 @@ class VLLMEngine:
     ) -> None:
         vllm = import_vllm()
         on_gpu = torch.cuda.is_available()
+        if not on_gpu:
+            _check_heads(model.config)
         self.dtype = dtype or (torch.bfloat16 if on_gpu else torch.float32)
         self.exact = self.dtype == torch.float32
         self.tokenizer = tokenizer
@@ -383,12 +385,27 @@ def _environment(threads: int | None) -> Any:
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
+def _check_heads(config: Any) -> None:
+    """MissingVLLMError where vLLM's kernels for the processor do not know the width of the model's heads."""
+    from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
+
+    width, known = _head_width(config), CPUAttentionBackend.get_supported_head_sizes()
+    if width not in known:
+        raise MissingVLLMError(
+            f"vLLM's build for the CPU knows attention heads of {', '.join(map(str, known))} numbers, and this model's"
+            f" have {width}; choose another number of heads (model.tiny.heads and kv_heads), or engine.kind: torch."
+        )
+
+
+def _head_width(config: Any) -> int:
+    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+
+
 def cache_bytes(config: Any, slots: int, max_length: int, dtype: torch.dtype) -> int:
     """What keys and values of so many sequences of such a length take, in blocks, and a little more."""
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     blocks = -(-max_length // 128) + 1
-    return slots * blocks * 128 * 2 * config.num_hidden_layers * heads * width * dtype.itemsize
+    return slots * blocks * 128 * 2 * config.num_hidden_layers * heads * _head_width(config) * dtype.itemsize
 
 
 def _first_line(error: BaseException) -> str:

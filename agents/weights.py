@@ -8,10 +8,14 @@ test_weights.py, tests/test_vllm_engine.py).
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import math
+import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +37,9 @@ TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.25, torch.float16: 0.05}
 """How far the log-probability of any token of the probe may be from the trainer's, in nats, by the engine's precision.
 Measured in float32: 5e-7. Of half the precision a probe sees weights that are far off, and no more than that."""
 FILE = "model.safetensors"
+PREFIX = "ludus-weights-"
+JUST_MADE_S = 10.0
+"""A folder that is younger may not be locked yet."""
 
 
 class TransferError(LudusError):
@@ -70,12 +77,13 @@ class WeightFolder:
     """Where versions of a model's weights lie for engines on this machine: in shared memory where there is room.
 
     near: the folder to use instead, and where shared memory is too small. Use as a context manager, or `close` it:
-    nothing of it stays.
+    nothing of it stays. What a process that was killed has left there is deleted by the next one.
     """
 
     def __init__(self, near: Path | None = None) -> None:
         self._near = near
         self._folder: Path | None = None
+        self._lock: int | None = None
 
     def __enter__(self) -> WeightFolder:
         return self
@@ -88,18 +96,27 @@ class WeightFolder:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def send(self, model: PreTrainedModel, version: int) -> Sent:
         """Write the weights, adapters merged. TransferError where there is no room for them."""
         weights = plain_weights(model)
         if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="ludus-weights-", dir=self._place(weights)))
-        # Of its own, for a version may be sent again with other weights, after a roll-back.
-        place = Path(tempfile.mkdtemp(prefix=f"{version:08d}-", dir=self._folder))
+            home = self._place(weights)
+            _sweep(Path(home or tempfile.gettempdir()))
+            self._folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=home))
+            self._lock = os.open(self._folder, os.O_RDONLY)
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+        place = None
         try:
+            # Of its own, for a version may be sent again with other weights, after a roll-back.
+            place = Path(tempfile.mkdtemp(prefix=f"{version:08d}-", dir=self._folder))
             _save(weights, place / FILE)
         except Exception as error:  # safetensors raises its own for a full disk
-            shutil.rmtree(place, ignore_errors=True)
+            if place is not None:
+                shutil.rmtree(place, ignore_errors=True)
             raise TransferError(
                 f"The weights of version {version} could not be written to {self._folder} ({error}); free some space "
                 "there, or choose another folder by TMPDIR."
@@ -117,6 +134,20 @@ class WeightFolder:
         wanted = 2.2 * sum(tensor.nbytes for tensor in weights.values())
         fits = SHARED_MEMORY.is_dir() and shutil.disk_usage(SHARED_MEMORY).free > wanted
         return str(SHARED_MEMORY) if fits else None
+
+
+def _sweep(home: Path) -> None:
+    """Delete the folders whose process is gone: nobody holds their lock. Those of other users stay."""
+    for folder in home.glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError):
+            if folder.stat().st_uid != os.getuid() or time.time() - folder.stat().st_mtime < JUST_MADE_S:
+                continue
+            handle = os.open(folder, os.O_RDONLY)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(handle)
 
 
 def plain_weights(model: PreTrainedModel) -> dict[str, Tensor]:

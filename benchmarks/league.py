@@ -1,8 +1,8 @@
 """League: every policy preset from the same cold start, for the same number of steps; what each has gained (an hour).
 
 The cold start is that of the default recipe, cut short. Presets that distil have a teacher: the same model, trained
-further by GRPO; long2short, which is for a second phase, goes on from that one. Each preset has the options that a user
-would choose for so short a run, and no more.
+further by GRPO; long2short, which is for a second phase, goes on from where grpo ended. Each preset has the options
+that a user would choose for so short a run, and no more.
 """
 
 from __future__ import annotations
@@ -33,15 +33,23 @@ QUICK = (
 )
 NEEDS: dict[str, tuple[str, ...]] = {
     "ppo": ("policy.options={lam: 1.0}",),
-    "ppo_kl": ("policy.minibatches=2", "policy.options={lam: 1.0, kl_target: 0.001}"),
+    "ppo_kl": (
+        "policy.minibatches=2",
+        "policy.options={lam: 1.0, kl_target: 0.004}",
+        "policy.groups=64",
+        "policy.group_size=1",
+    ),
+    "long2short": ("policy.options={length_reward: 0.1, std: none}",),
     "gspo": ("policy.minibatches=2",),
     "kimi_k15": ("policy.minibatches=2", "policy.options={length_reward: 0.05}"),
 }
 """Settings beside those that all have: a price on leaving the old policy only matters where several steps are made, and
 where few answers are right, a large reward for short ones is one for guessing. A critic that begins to learn with the
-policy misleads it where advantages lean on it: with a lam of 0.95 ppo ended where it began, and ppo_kl far below."""
+policy misleads it where advantages lean on it: with a lam of 0.95 ppo ended where it began, and ppo_kl far below; and
+where no clip bounds a step, a minibatch of four hard tasks does the same, so that ppo_kl has as many tasks as episodes.
+"""
 SECOND = ("long2short",)
-"""Presets that go on from the teacher."""
+"""Presets that go on from where grpo ended."""
 
 
 def run(options: Options) -> list[Table]:
@@ -51,12 +59,15 @@ def run(options: Options) -> list[Table]:
     with ThreadPoolExecutor(options.jobs) as pool:
         colds = dict(zip(seeds, pool.map(lambda seed: _cold(seed, options), seeds), strict=True))
         teachers = dict(zip(seeds, pool.map(lambda seed: _teacher(seed, colds[seed], options), seeds), strict=True))
-        runs = {
-            (name, seed): pool.submit(_preset, name, seed, colds[seed], teachers[seed], options)
-            for name in names
-            for seed in seeds
-        }
-        done = {key: future.result() for key, future in runs.items()}
+        done: dict[tuple[str, int], Finished] = {}
+        for phase in ([n for n in names if n not in SECOND], [n for n in names if n in SECOND]):
+            before = {seed: done.get(("grpo", seed), teachers[seed]) for seed in seeds}
+            runs = {
+                (name, seed): pool.submit(_preset, name, seed, colds[seed], teachers[seed], before[seed], options)
+                for name in phase
+                for seed in seeds
+            }
+            done |= {key: future.result() for key, future in runs.items()}
     return [_table({name: [done[name, seed] for seed in seeds] for name in names}, seeds, options)]
 
 
@@ -76,14 +87,15 @@ def _teacher(seed: int, cold: Finished, options: Options) -> Finished:
     return train(recipe, f"league-seed{seed}-teacher", options, branch_after_cold_start(cold.folder))
 
 
-def _preset(name: str, seed: int, cold: Finished, teacher: Finished, options: Options) -> Finished:
+def _preset(name: str, seed: int, cold: Finished, teacher: Finished, first: Finished, options: Options) -> Finished:
+    """first: the run that those go on from that are for a second phase."""
     overrides = [f"policy.algorithm={name}", "policy.options={}", *NEEDS.get(name, ())]
     overrides += [f"policy.steps={1 if options.quick else STEPS}", "eval.every=1000000", "checkpoint.every=1000000"]
     if name in ("opd", "kdrl"):
         overrides.append(f"policy.teacher={teacher.folder}")
     fill = None if name in SECOND else branch_after_cold_start(cold.folder)
     if name in SECOND:
-        overrides += ["model.tiny=null", f"model.path={newest_model(teacher.folder)}", "sft=null"]
+        overrides += ["model.tiny=null", f"model.path={newest_model(first.folder)}", "sft=null"]
     recipe = _recipe(seed, options, *overrides)
     return train(recipe, f"league-seed{seed}-{name}", options, fill)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from .agents.engine import TrainingEngine
+from .agents.engines import make_engine
 from .agents.rollout import Arena, Player, Rollout
 from .agents.torch_engine import TorchEngine
 from .agents.vllm_engine import VLLMEngine
@@ -71,18 +72,7 @@ def make_workplace(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, specs: li
 
 
 def _engine(recipe: Recipe, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> TorchEngine | VLLMEngine:
-    config = recipe.engine
-    if config.kind == "torch":
-        return TorchEngine(model, tokenizer, slots=config.slots, max_length=config.max_length)
-    return VLLMEngine(
-        model,
-        tokenizer,
-        slots=config.slots,
-        max_length=config.max_length,
-        settings=config.vllm,
-        timeout_s=config.timeout_s,
-        threads=torch.get_num_threads(),
-    )
+    return make_engine(recipe.engine, model, tokenizer, threads=torch.get_num_threads())
 
 
 def _rollout(recipe: Recipe, engine: TrainingEngine, arenas: dict[str, Arena], concurrency: int) -> Rollout:

@@ -122,8 +122,8 @@ def test_weights_that_change_on_their_way_end_the_run(pool: RayPool, model: Any,
     send = pool._weights.send
     name = "model.norm.weight"
     monkeypatch.setattr(pool._weights, "send", lambda *a: replace(s := send(*a), digests={**s.digests, name: "0" * 64}))
-    with pytest.raises(LudusError, match=r"does not serve the weights of version 41: 1 of \d+ tensors arrived"):
-        pool.engine.load_weights(model, 41)
+    with pytest.raises(LudusError, match=r"does not serve the weights of version 60: 1 of \d+ tensors arrived"):
+        pool.engine.load_weights(model, 60)
 
 
 # Ctrl-C
@@ -163,7 +163,6 @@ def test_ctrl_c_ends_everything_and_the_run_can_go_on(ray_cluster: Any, phase: s
     """As Ray starts, and as the policy learns; to the whole group of processes, as a terminal sends it."""
     (tmp_path / "small.yaml").write_text(RECIPE)
     mark = uuid.uuid4().hex
-    segments = set(Path("/dev/shm").glob("ludus-*"))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "LUDUS_TEST_MARK": mark}
     run = tmp_path / "run"
     command = [sys.executable, "-m", "ludus", "train"]
@@ -179,12 +178,14 @@ def test_ctrl_c_ends_everything_and_the_run_can_go_on(ray_cluster: Any, phase: s
             break
     while phase == "grpo: " and process.poll() is None and not list_checkpoints(run / "checkpoints"):
         time.sleep(0.01)
+    if phase == "grpo: ":  # what is looked for below is there until then
+        assert left_over(mark) and list(Path("/dev/shm").glob(f"ludus-weights-{process.pid}-*"))
     os.killpg(process.pid, signal.SIGINT)
     said += process.communicate(timeout=120)[1]
     assert process.returncode == 130, said
     assert said.endswith(f"interrupted; go on with: ludus train --resume {run}\n")
     assert "Traceback" not in said
-    assert not left_over(mark) and set(Path("/dev/shm").glob("ludus-*")) <= segments
+    assert not left_over(mark) and not list(Path("/dev/shm").glob(f"ludus-weights-{process.pid}-*"))
     if phase == "grpo: ":
         done = list_checkpoints(run / "checkpoints")[-1].step
         text = (run / "recipe.yaml").read_text()

@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 import torch
-from tied_model import its_tokenizer, varied
+from tied_model import SHAPE, its_tokenizer, varied
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ludus.agents.engine import Completion, Sampling, StopReason
 from ludus.agents.lora import save_merged
+from ludus.agents.model import create_tiny_model
 from ludus.agents.torch_engine import EngineError
 from ludus.agents.vllm_engine import MissingVLLMError, VLLMEngine
 from ludus.agents.weights import Sent, TransferError, logprobs_of, prove
@@ -254,6 +255,11 @@ class TestBadInput:
         with pytest.raises(EngineError, match=sentence):
             generate(engine, sampling, prompt=prompt)
 
+    def test_heads_that_its_kernels_do_not_know(self, vllm: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+        narrow = create_tiny_model(SHAPE.model_copy(update={"heads": 4, "kv_heads": 4}), 0)[0]
+        with pytest.raises(MissingVLLMError, match="this model's have 16; choose another number of heads"):
+            VLLMEngine(narrow, tokenizer)
+
     def test_what_vllm_refuses_is_one_sentence_and_leaves_nothing(
         self, vllm: Any, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tmp_path: Path, monkeypatch: Any
     ) -> None:
@@ -268,7 +274,7 @@ def test_a_killed_engine_is_said_and_leaves_nothing(vllm: Any, repository: Path,
     """In a process of its own: what ends there cannot disturb the other tests."""
     code = """
 import asyncio, json, os, signal, sys
-from tied_model import its_tokenizer, varied
+from tied_model import SHAPE, its_tokenizer, varied
 from ludus.agents.engine import Sampling
 from ludus.agents.torch_engine import EngineError
 from ludus.agents.vllm_engine import VLLMEngine

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -78,13 +80,28 @@ def test_the_probe_is_the_same_for_the_same_weights(tmp_path: Path) -> None:
     assert first.digests == again.digests
 
 
+def test_what_a_killed_process_left_is_deleted_by_the_next(tmp_path: Path) -> None:
+    dead, young = tmp_path / "ludus-weights-1-dead", tmp_path / "ludus-weights-1-young"
+    for folder in (dead, young):
+        folder.mkdir()
+        (folder / "model.safetensors").write_bytes(b"old")
+    os.utime(dead, (0, 0))
+    with WeightFolder(tmp_path) as alive:
+        kept = alive.send(tiny(), 1)
+        os.utime(kept.path.parent.parent, (0, 0))  # old, and in use
+        with WeightFolder(tmp_path) as other:
+            other.send(tiny(), 1)
+            assert kept.path.exists() and young.exists() and not dead.exists()
+
+
 def test_no_room_is_said(tmp_path: Path) -> None:
     folder = WeightFolder(tmp_path)
     folder.send(tiny(), 1)
-    (next(tmp_path.iterdir()) / "00000002").write_text("no folder")
+    (home,) = tmp_path.iterdir()
+    shutil.rmtree(home)
+    home.write_text("a file in its place")
     with pytest.raises(TransferError, match="version 2 could not be written"):
         folder.send(tiny(), 2)
-    folder.close()
 
 
 @pytest.fixture(scope="module")

@@ -96,6 +96,7 @@ class RayCluster:
                 "num_cpus": max(os.cpu_count() or 1, int(-(-workers * cpus // 1))),
                 "include_dashboard": False,
                 "object_store_memory": STORE_BYTES,
+                "_system_config": {"worker_niceness": 0},  # by default workers stand back behind the learner
             }
         else:
             settings["address"] = address

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..agents.engine import Completion, Sampling
+from ..agents.engine import Completion, Sampling, Usage
 from ..agents.rollout import Arena, EpisodeRequest, failed_episode
 from ..agents.torch_engine import EngineError
 from ..agents.trajectory import Episode
@@ -146,6 +146,9 @@ class RayPool:
     environments here, to ask for tasks. model: whose weights the workers begin with. concurrency: episodes in flight
     over all workers. Use as a context manager, or call `close`.
     """
+
+    usage: Usage | None = None
+    stopped: str | None = None
 
     def __init__(
         self,

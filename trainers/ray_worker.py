@@ -132,6 +132,9 @@ class RolloutWorker:
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         self._place.rollout.close()
+        close = getattr(self._engine, "close", None)  # of an engine with processes of its own
+        if close is not None:
+            close()
         close = getattr(self._engine, "close", None)
         if close is not None:
             close()

@@ -543,18 +543,23 @@ def v32(
 
 @preset
 def long2short(
-    clip_low: float = 0.2, clip_high: float = 0.2, length_reward: float = 0.5, eps: float = 1e-6
+    clip_low: float = 0.2,
+    clip_high: float = 0.2,
+    length_reward: float = 0.5,
+    eps: float = 1e-6,
+    std: Deviation = "bessel",
 ) -> Algorithm:
     """Long2Short (Kimi k1.5, arXiv:2501.12599, section 2.4): a model that answers at length learns to be brief.
 
     For a second phase, from the checkpoint of one that was trained without a length reward. length_reward: weight of
-    the reward for short right answers.
+    the reward for short right answers. std: with "none" rewards are centred within the group and not divided: where no
+    answer is right, lengths are all that rewards differ by, and divided by their deviation they teach to guess.
     """
     if length_reward <= 0:
         raise AlgorithmError(f"long2short.length_reward = {length_reward} must be above 0; without it, take grpo.")
     return Algorithm(
         name="long2short",
-        estimator=_group_norm("long2short", eps),
+        estimator=_group_norm("long2short", eps, std),
         loss=_clip(clip_low, clip_high),
         reduction=reductions.token_mean,
         needs=SIBLINGS,

@@ -1,0 +1,106 @@
+"""Runs whose samples come from vLLM: in this process's engine, and in Ray actors whose engine is killed on the way."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from ludus.run_folder import read_metrics
+
+pytestmark = [pytest.mark.vllm, pytest.mark.slow]
+RECIPE = """
+name: small
+threads: 1
+model:
+  tiny: {hidden_size: 64, layers: 2, heads: 2, kv_heads: 2, intermediate_size: 96, max_length: 160}
+envs: [{name: ludus/WordMath-v0, options: {system_prompt: ""}}]
+engine: {kind: vllm, slots: 8, max_length: 160}
+sampling: {max_tokens: 12, temperature: 0.8, top_k: 20}
+policy: {steps: 3, groups: 2, group_size: 4}
+eval: {every: 1000, tasks: 4}
+trackers: {tensorboard: false}
+"""
+
+
+def begin(folder: Path, *overrides: str) -> subprocess.Popen[str]:
+    (folder / "small.yaml").write_text(RECIPE)
+    command = [sys.executable, "-m", "ludus", "train", "small.yaml", *overrides, "--out", "run"]
+    environment = {**os.environ, "TMPDIR": str(folder / "tmp")}
+    (folder / "tmp").mkdir()
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+
+
+def all_below(process: subprocess.Popen[str]) -> dict[int, str]:
+    """The processes that it has started, and how each was called."""
+    found = {}
+    for child in psutil.Process(process.pid).children(recursive=True):
+        try:
+            found[child.pid] = f"{child.name()} {' '.join(child.cmdline())}"
+        except psutil.Error:
+            continue
+    return found
+
+
+def wait_until_gone(pids: set[int]) -> None:
+    deadline = time.monotonic() + 60
+    while any(psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in pids):
+        assert time.monotonic() < deadline, "processes are left"
+        time.sleep(0.2)
+
+
+def its_weights(process: subprocess.Popen[str]) -> list[Path]:
+    return list(Path("/dev/shm").glob(f"ludus-weights-{process.pid}-*"))
+
+
+def test_a_run_in_this_process(vllm: Any, tmp_path: Path) -> None:
+    process = begin(tmp_path)
+    said, _ = process.communicate(timeout=400)
+    assert process.returncode == 0, said
+    rows = [row for row in read_metrics(tmp_path / "run") if row["phase"] == "policy"]
+    assert [row["step"] for row in rows] == [1, 2, 3]
+    assert all(row["kl_sampler/k3"] < 1e-6 for row in rows)  # under truncation, over the kept sets
+    assert not list((tmp_path / "tmp").glob("ludus-*"))
+    assert not its_weights(process)
+
+
+@pytest.mark.ray
+def test_a_run_by_ray_goes_on_where_the_engine_is_killed(vllm: Any, ray_cluster: Any, tmp_path: Path) -> None:
+    process = begin(tmp_path, "rollout.placement=ray_async", "policy.steps=400", "eval.final_tasks=4")
+    seen: dict[int, str] = {}
+    killed, metrics = None, tmp_path / "run" / "metrics.jsonl"
+    deadline = time.monotonic() + 400
+    while process.poll() is None and time.monotonic() < deadline:
+        seen |= all_below(process)
+        steps = metrics.read_text().count('"policy"') if metrics.is_file() else 0
+        engines = [pid for pid, name in seen.items() if "EngineCore" in name]
+        if killed is None and steps >= 2 and engines:
+            killed = engines[0]
+            os.kill(killed, signal.SIGKILL)
+        again = [pid for pid in engines if pid != killed]
+        if killed is not None and again and steps >= 5:
+            break
+        time.sleep(0.2)
+    assert process.poll() is None, process.communicate()[0]
+    assert killed is not None
+    enough = metrics.read_text().count('"policy"')
+    while metrics.read_text().count('"policy"') < enough + 3:  # it plays on under the new engine
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    seen |= all_below(process)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, said
+    assert "another takes its place" in said
+    assert "vLLM's process has ended" in said
+    wait_until_gone(set(seen))
+    assert not its_weights(process)
