@@ -153,6 +153,7 @@ def test_slow_tools(tmp_path: Path) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_heavy_tail(ray_cluster: object, tmp_path: Path) -> None:
     (table,) = run("heavy_tail", tmp_path)
     names = [row["rollout"] for row in table["rows"]]
@@ -177,6 +178,7 @@ def test_a_heavy_tail_has_the_median_and_the_99th_percentile_that_it_says() -> N
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_ray_overhead_is_of_the_same_tokens(
     ray_cluster: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,6 +199,7 @@ def test_ray_overhead_with_vllm(ray_cluster: object, vllm: object, tmp_path: Pat
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_placements_go_on_from_one_cold_start(ray_cluster: object, tmp_path: Path, in_this_process: None) -> None:
     """With a TorchEngine everywhere, which starts sooner than vLLM."""
     accuracies, same = run("placement", tmp_path, *settings(*TINY, "engine.kind=torch"))
