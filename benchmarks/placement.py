@@ -108,9 +108,6 @@ def _recipe(seed: int, options: Options, *overrides: str) -> Recipe:
 
 def _cold(seed: int, options: Options) -> Finished:
     recipe = _recipe(seed, options, "policy=null", "checkpoint.every=1000000")
-    if options.overrides:  # of engines and placements, which play no part in it
-        home = {"engine": recipe.engine.model_copy(update={"kind": "torch", "vllm": {}})}
-        recipe = recipe.model_copy(update=home)
     return train(recipe, f"placement-seed{seed}-cold", options)
 
 
