@@ -67,6 +67,9 @@ class VLLMEngine:
     ) -> None:
         vllm = import_vllm()
         on_gpu = torch.cuda.is_available()
+        longest = getattr(model.config, "max_position_embeddings", None) or max_length
+        if max_length > longest:
+            raise EngineError(f"The model reads {longest} tokens and engine.max_length is {max_length}; lower it.")
         if not on_gpu:
             _check_heads(model.config)
         self.dtype = dtype or (torch.bfloat16 if on_gpu else torch.float32)
@@ -409,4 +412,6 @@ def cache_bytes(config: Any, slots: int, max_length: int, dtype: torch.dtype) ->
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """The first line that says something; pydantic's first only counts."""
+    lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
+    return " ".join(lines[:3]) if "validation error" in lines[0] else lines[0]

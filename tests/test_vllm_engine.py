@@ -258,7 +258,13 @@ class TestBadInput:
     def test_heads_that_its_kernels_do_not_know(self, vllm: Any, tokenizer: PreTrainedTokenizerBase) -> None:
         narrow = create_tiny_model(SHAPE.model_copy(update={"heads": 4, "kv_heads": 4}), 0)[0]
         with pytest.raises(MissingVLLMError, match="this model's have 16; choose another number of heads"):
-            VLLMEngine(narrow, tokenizer)
+            VLLMEngine(narrow, tokenizer, max_length=96)
+
+    def test_sequences_longer_than_the_model_reads(
+        self, vllm: Any, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+    ) -> None:
+        with pytest.raises(EngineError, match=r"reads 160 tokens and engine\.max_length is 161; lower it"):
+            VLLMEngine(model, tokenizer, max_length=161)
 
     def test_what_vllm_refuses_is_one_sentence_and_leaves_nothing(
         self, vllm: Any, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tmp_path: Path, monkeypatch: Any
@@ -266,7 +272,7 @@ class TestBadInput:
         monkeypatch.setenv("TMPDIR", str(tmp_path))
         monkeypatch.setattr("tempfile.tempdir", None)
         with pytest.raises(MissingVLLMError, match=r"vLLM did not start: .*speed"):
-            VLLMEngine(model, tokenizer, settings={"speed": 3})
+            VLLMEngine(model, tokenizer, max_length=96, settings={"speed": 3})
         assert list(tmp_path.iterdir()) == []
 
 
