@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..sandbox.errors import LudusError
 from ..verifiers.repetition import Loop
 
 if TYPE_CHECKING:
@@ -57,6 +58,23 @@ class Sampling:
     deadline_s: float | None = None
     stop_on_loop: Loop | None = None
     begun: tuple[int, ...] = ()
+
+
+class EngineError(LudusError):
+    """A request that an engine cannot serve, or an engine that has failed."""
+
+
+def check_request(token_ids: Sequence[int], sampling: Sampling, max_length: int) -> None:
+    """EngineError where no engine could continue these tokens. max_length: of a sequence, prompt included."""
+    if not token_ids:
+        raise EngineError("A prompt needs at least one token.")
+    if 0 < sampling.temperature < LOWEST_TEMPERATURE:
+        raise EngineError(too_cold(sampling.temperature))
+    if len(token_ids) >= max_length:
+        raise EngineError(
+            f"The prompt has {len(token_ids)} tokens and engine.max_length is {max_length}; "
+            "raise engine.max_length or shorten the prompt."
+        )
 
 
 def too_cold(temperature: float) -> str:

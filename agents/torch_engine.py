@@ -20,10 +20,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..sandbox.errors import LudusError
 from ..verifiers.repetition import LoopDetector
 from .decoder import MIN_ROWS, SUMMED, Decoder
-from .engine import LOWEST_TEMPERATURE, Completion, Sampling, StopReason, too_cold
+from .engine import Completion, EngineError, Sampling, StopReason, check_request
 from .sampler import kept_tokens, sample
 
 if TYPE_CHECKING:
@@ -31,10 +30,6 @@ if TYPE_CHECKING:
 
 PREFILL_TOKENS = {"cpu": 1024}
 """Padded tokens in one prefill pass, by type of device, so that activations stay in a CPU's caches; else 16,384."""
-
-
-class EngineError(LudusError):
-    """A request that the engine cannot serve."""
 
 
 @dataclass(eq=False)
@@ -168,15 +163,7 @@ class TorchEngine:
         session: name of a growing conversation whose keys and values stay cached until `release`. Cancelling the
         awaiting task frees the slot at the next token.
         """
-        if not token_ids:
-            raise EngineError("A prompt needs at least one token.")
-        if 0 < sampling.temperature < LOWEST_TEMPERATURE:
-            raise EngineError(too_cold(sampling.temperature))
-        if len(token_ids) >= self.max_length:
-            raise EngineError(
-                f"The prompt has {len(token_ids)} tokens and engine.max_length is {self.max_length}; "
-                "raise engine.max_length or shorten the prompt."
-            )
+        check_request(token_ids, sampling, self.max_length)
         state = _Session() if session is None else self._sessions.setdefault(session, _Session())
         if state.busy:
             raise EngineError(f"Session {session!r} already has a generation under way; await it first.")

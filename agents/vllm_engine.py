@@ -20,9 +20,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from ..sandbox.errors import LudusError
-from .engine import LOWEST_TEMPERATURE, Completion, Sampling, StopReason, too_cold
+from .engine import Completion, EngineError, Sampling, StopReason, check_request
 from .lora import save_merged
-from .torch_engine import EngineError
 from .turn_end import TurnEnd
 from .weights import Proof, Sent, TransferError, WeightFolder, prove
 
@@ -149,15 +148,7 @@ class VLLMEngine:
 
         session: without effect; what conversations have in common is cached by vLLM, apart for each version.
         """
-        if not token_ids:
-            raise EngineError("A prompt needs at least one token.")
-        if 0 < sampling.temperature < LOWEST_TEMPERATURE:
-            raise EngineError(too_cold(sampling.temperature))
-        if len(token_ids) >= self.max_length:
-            raise EngineError(
-                f"A prompt of {len(token_ids)} tokens leaves no room in max_length = {self.max_length}; raise it, or "
-                "shorten the prompt."
-            )
+        check_request(token_ids, sampling, self.max_length)
         coroutine = _alive(self._generate(token_ids, sampling))
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self._loop))
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from .agents.config import EngineConfig, ModelConfig
-from .agents.engine import LOWEST_TEMPERATURE, Sampling, too_cold
+from .agents.engine import LOWEST_TEMPERATURE, EngineError, Sampling, too_cold
 from .agents.engine_doctor import EngineReport, diagnose_engine
 from .agents.engines import build_engine
 from .agents.evaluate import EvalResult, evaluate
 from .agents.model import prepare_model
 from .agents.rollout import Arena, Rollout
-from .agents.torch_engine import EngineError, TorchEngine
+from .agents.torch_engine import TorchEngine
 from .envs.registration import make_env, takes_option
 from .trainers.recorder import Show
 

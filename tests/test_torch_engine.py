@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from ludus.agents.config import TinyModel
 from ludus.agents.decoder import MIN_ROWS, UnsupportedModelError
-from ludus.agents.engine import Completion, Sampling, StopReason
+from ludus.agents.engine import Completion, EngineError, Sampling, StopReason
 from ludus.agents.model import character_tokenizer, create_tiny_model
-from ludus.agents.torch_engine import EngineError, TorchEngine
+from ludus.agents.torch_engine import TorchEngine
 from ludus.verifiers.repetition import Loop, LoopDetector
 
 if TYPE_CHECKING:

@@ -16,10 +16,9 @@ import torch
 from tied_model import SHAPE, its_tokenizer, varied
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ludus.agents.engine import Completion, Sampling, StopReason
+from ludus.agents.engine import Completion, EngineError, Sampling, StopReason
 from ludus.agents.lora import save_merged
 from ludus.agents.model import create_tiny_model
-from ludus.agents.torch_engine import EngineError
 from ludus.agents.vllm_engine import MissingVLLMError, VLLMEngine
 from ludus.agents.weights import Sent, TransferError, logprobs_of, prove
 from ludus.verifiers.repetition import Loop
@@ -245,7 +244,7 @@ class TestBadInput:
         ("prompt", "sampling", "sentence"),
         [
             ([], Sampling(), "at least one token"),
-            (list(range(4, 104)), Sampling(), "leaves no room in max_length = 96"),
+            (list(range(4, 104)), Sampling(), "engine.max_length is 96"),
             (PROMPT, Sampling(temperature=1e-5), "too low"),
         ],
     )
@@ -282,7 +281,7 @@ def test_a_killed_engine_is_said_and_leaves_nothing(vllm: Any, repository: Path,
 import asyncio, json, os, signal, sys
 from tied_model import SHAPE, its_tokenizer, varied
 from ludus.agents.engine import Sampling
-from ludus.agents.torch_engine import EngineError
+from ludus.agents.engine import EngineError
 from ludus.agents.vllm_engine import VLLMEngine
 import psutil
 if __name__ == "__main__":

@@ -24,9 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..agents.engine import Completion, Sampling, Usage
+from ..agents.engine import Completion, EngineError, Sampling, Usage
 from ..agents.rollout import Arena, EpisodeRequest, failed_episode
-from ..agents.torch_engine import EngineError
 from ..agents.trajectory import Episode
 from ..agents.weights import Sent, WeightFolder, digests, plain_weights
 from ..sandbox.errors import LudusError

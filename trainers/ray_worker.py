@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..agents.engine import TrainingEngine, is_exact
+from ..agents.engine import EngineError, TrainingEngine, is_exact
 from ..agents.rollout import EpisodeRequest, Rollout
-from ..agents.torch_engine import EngineError, TorchEngine
+from ..agents.torch_engine import TorchEngine
 from ..agents.trajectory import Episode
 from ..agents.weights import Probe, Proof, Sent, digests, plain_weights, prove, read_weights
 from ..sandbox.errors import LudusError
