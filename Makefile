@@ -1,7 +1,7 @@
 # The two commands are `make train` and `make test`; each sets up .venv first if that is needed.
 #   make train ARGS="seed=1 policy.steps=20"      overrides of the recipe
 #   make train RECIPE=recipes/other.yaml
-#   make test ARGS="-k calculator"                options of pytest
+#   make test ARGS="-k calculator"                options of pytest; ARGS="-n 0" runs all in one process
 #   make setup PYTHON=python3.12                  the interpreter that makes .venv
 
 RECIPE ?= recipes/wordmath.yaml
@@ -31,7 +31,7 @@ train: setup
 	$(BIN)/ludus train $(RECIPE) $(ARGS)
 
 test: setup-vllm
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: lint types
 

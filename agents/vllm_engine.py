@@ -13,7 +13,9 @@ import os
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Coroutine, Mapping
+from concurrent.futures import wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 WHOLE_VOCABULARY = 4096
 """Up to so many tokens top-p's kept sets are read off the whole distribution; of more, top-k bounds them."""
+DEAD = "vLLM's process has ended; its own messages say why. Resume the run to start it again."
+POLL_S = 0.5
 WORKER = "ludus.agents.vllm_worker.LudusWorker"
 
 
@@ -85,7 +89,7 @@ class VLLMEngine:
         self._interrupts = 0
         self._served: Sent | None = None
         self._weights = WeightFolder(near)
-        self._folder = Path(tempfile.mkdtemp(prefix="ludus-vllm-"))
+        self._folder = Path(tempfile.mkdtemp(prefix=f"ludus-vllm-{os.getpid()}-"))
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="ludus-vllm", daemon=True)
         self._thread.start()
@@ -303,14 +307,18 @@ class VLLMEngine:
     def _do(self, coroutine: Coroutine[Any, Any, T], what: str) -> T:
         """Run a coroutine on vLLM's loop. EngineError where it takes too long."""
         future = asyncio.run_coroutine_threadsafe(_alive(coroutine), self._loop)
-        try:
-            return future.result(self._timeout_s)
-        except TimeoutError:
-            future.cancel()
-            raise EngineError(
-                f"vLLM has not answered for {self._timeout_s:g} s ({what}); see its messages, or raise "
-                "engine.timeout_s."
-            ) from None
+        deadline = time.monotonic() + self._timeout_s
+        while not wait([future], timeout=min(POLL_S, max(deadline - time.monotonic(), 0))).done:
+            if self._llm is not None and self._llm.errored:  # of which not every call of vLLM is told
+                future.cancel()
+                raise EngineError(DEAD)
+            if time.monotonic() >= deadline:
+                future.cancel()
+                raise EngineError(
+                    f"vLLM has not answered for {self._timeout_s:g} s ({what}); see its messages, or raise "
+                    "engine.timeout_s."
+                )
+        return future.result()
 
 
 async def _alive(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -320,9 +328,7 @@ async def _alive(coroutine: Coroutine[Any, Any, T]) -> T:
     try:
         return await coroutine
     except EngineDeadError as error:
-        raise EngineError(
-            "vLLM's process has ended; its own messages say why. Resume the run to start it again."
-        ) from error
+        raise EngineError(DEAD) from error
 
 
 class _Sampled:

@@ -30,8 +30,10 @@ from ludus.verifiers.openai_completer import OpenAICompleter
 # A shell that starts a job in the background has it ignore Ctrl-C, and every process that the tests start would, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Two threads, as on the smallest machine that Ludus promises to serve; read by torch when it is first imported.
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+# Two threads, as on the smallest machine that Ludus promises to serve, and one where two halves of the suite run beside
+# each other; read by torch when it is first imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
