@@ -15,6 +15,7 @@ import heapq
 import itertools
 import os
 import pickle
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -385,7 +386,7 @@ class RayPool:
         """A new worker that opens with the weights of now."""
         assert self._cluster is not None
         handle = self._cluster.actor(RolloutWorker, index, CALLS)
-        poll = handle.open.remote(self._make, self._serving, os.getcwd(), torch.get_num_threads())
+        poll = handle.open.remote(self._make, self._serving, os.getcwd(), sys.path, torch.get_num_threads())
         return _Worker(index, handle, poll, time.monotonic(), failures=failures)
 
     # The thread

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import pickle
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -73,15 +74,16 @@ class RolloutWorker:
         self._news = asyncio.Event()
         self._opened = asyncio.Event()
 
-    async def open(self, make: bytes, sent: Sent, cwd: str, threads: int) -> WorkerInfo:
+    async def open(self, make: bytes, sent: Sent, cwd: str, path: Sequence[str], threads: int) -> WorkerInfo:
         """Build the engine and the environments. make: a pickled function that does so for weights that were sent. cwd,
-        threads: the learner's.
+        path, threads: the learner's folder, where it finds modules, and its threads.
 
         Not in the constructor, whose errors Ray tells by their traceback alone.
         """
         torch.set_num_threads(threads)
         with contextlib.suppress(OSError):  # on another machine there may be no such folder
             os.chdir(cwd)
+        sys.path += [place for place in path if place not in sys.path]
         self._place = pickle.loads(make)(sent)
         self._place.load(sent)
         self._engine = self._place.rollout.engine  # type: ignore[assignment]
