@@ -97,7 +97,8 @@ def test_what_failed_gives_back_what_was_set_aside() -> None:
     async def run() -> None:
         budget = Budget(tokens=10)
         budget.release(await budget.reserve(Tokens(5, 5)))
-        await budget.reserve(Tokens(5, 5))
+        assert await budget.reserve(Tokens(5, 5)) == Tokens(5, 5)  # else it would be refused
+        assert budget.used_up is None
 
     asyncio.run(run())
 
