@@ -1,11 +1,16 @@
-"""What Ludus adds to vLLM's worker process: taking in weights, and saying what was taken in.
+"""What Ludus adds to vLLM's worker process: taking in weights, saying what was taken in, and ending with its user.
 
 Loaded by vLLM (`worker_extension_cls`) into each worker; nothing else imports it.
 """
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -17,6 +22,10 @@ class LudusWorker:
     """Methods that join those of the worker; `collective_rpc` calls them by name."""
 
     model_runner: Any
+
+    def ludus_follow(self, pid: int) -> None:
+        """End this process when the one that started vLLM is gone, however it ended."""
+        threading.Thread(target=_follow, args=(pid,), name="ludus-follow", daemon=True).start()
 
     def ludus_load(self, path: str) -> dict[str, str]:
         """Take in the weights of a file; the digest of each tensor that was given to the model, by name."""
@@ -30,6 +39,23 @@ class LudusWorker:
         self.model_runner.reload_weights(weights_iterator=taken())
         _pack_again(self.model_runner.get_model())
         return found
+
+
+def _follow(pid: int) -> None:
+    while _lives(pid):
+        time.sleep(1.0)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _lives(pid: int) -> bool:
+    """Whether a process is there and not only its exit code, which nobody may come for."""
+    try:
+        os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except ProcessLookupError:
+        return False
+    except OSError:  # there is no /proc, or it went this moment, which the next look shows
+        return True
 
 
 def _pack_again(model: Any) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -320,3 +322,29 @@ if __name__ == "__main__":
         assert time.monotonic() < deadline, "processes are left"
         time.sleep(0.1)
     assert not any(Path(folder).exists() for folder in found["folders"])
+
+
+def test_an_engine_ends_with_the_process_that_started_it(vllm: Any, repository: Path, tmp_path: Path) -> None:
+    """Which SIGKILL leaves no time to close it."""
+    code = """
+import os, signal
+from tied_model import its_tokenizer, varied
+from ludus.agents.vllm_engine import VLLMEngine
+import psutil
+if __name__ == "__main__":
+    engine = VLLMEngine(varied(0), its_tokenizer(), slots=4, max_length=96, threads=1)
+    print(*(one.pid for one in psutil.Process().children(recursive=True)), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    (tmp_path / "killed.py").write_text(code)
+    path = os.pathsep.join([str(repository / "tests"), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "killed.py"]
+    with (tmp_path / "out").open("w") as out:
+        process = subprocess.Popen(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, stdout=out)
+        assert process.wait(300) == -signal.SIGKILL
+    pids = (tmp_path / "out").read_text().split()
+    deadline = time.monotonic() + 30
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        assert pids and time.monotonic() < deadline, "processes are left"
+        time.sleep(0.1)
+    assert not list(Path(tempfile.gettempdir()).glob(f"ludus-vllm-{process.pid}-*"))
