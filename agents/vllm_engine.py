@@ -117,9 +117,7 @@ class VLLMEngine:
             save_merged(model, self._folder)
             tokenizer.save_pretrained(self._folder)
             self._llm = self._do(self._start(vllm, {**arguments, **(settings or {})}, threads), "start")
-            shutil.rmtree(
-                self._folder, ignore_errors=True
-            )  # it has been read, and a kill would leave it
+            shutil.rmtree(self._folder, ignore_errors=True)  # it has been read, and a kill would leave it
             self._do(self._llm.collective_rpc("ludus_follow", args=(os.getpid(),)), "start")
             self.load_weights(model, 0)
         except BaseException as error:
