@@ -27,6 +27,7 @@ from typing import IO, Any
 from .environment import environment_report
 from .recipe import Recipe, dump_recipe, load_recipe
 from .sandbox.errors import LudusError
+from .sandbox.interrupts import interrupted_afterwards
 from .tensorboard_log import TensorBoardLog
 from .trackers import Trackers
 from .whole_file import write_whole
@@ -121,10 +122,12 @@ class RunFolder:
         if phase not in PHASES:
             raise ValueError(f"phase {phase!r} is not one of {', '.join(PHASES)}.")
         row = {"phase": phase, "step": int(step), "seconds": round(self.seconds, 3), **plain(values)}
+        line = json.dumps(row, allow_nan=False).encode() + b"\n"
         file = self._open_metrics()
-        file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
-        file.flush()
-        self.trackers.write(row, time.time())
+        with interrupted_afterwards():  # every copy gets the row that metrics.jsonl has
+            file.write(line)
+            file.flush()
+            self.trackers.write(row, time.time())
 
     @property
     def seconds(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -75,6 +76,39 @@ def test_a_tracker_learns_that_an_exception_ended_the_run(recipe: Recipe, tmp_pa
         ):
             raise error
         assert kept.ended == [True]
+
+
+class Pressed(Kept):
+    """A tracker at whose first row somebody presses Ctrl-C, so many times."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.times = times
+
+    def write(self, row: Row, wall_time: float) -> None:
+        for _ in range(self.times):
+            signal.raise_signal(signal.SIGINT)
+        super().write(row, wall_time)
+
+
+def test_a_row_is_in_every_copy_before_ctrl_c_takes_effect(recipe: Recipe, tmp_path: Path) -> None:
+    pressed, after = Pressed(2), Kept()
+    with RunFolder.create(recipe, tmp_path / "run") as run:
+        run.trackers.add("pressed", pressed)
+        run.trackers.add("after", after)
+        with pytest.raises(KeyboardInterrupt):
+            run.log("policy", 1, reward=0.5)
+        assert pressed.rows == after.rows == run.metrics() and len(run.metrics()) == 1
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_tracker_that_hangs_is_left_where_ctrl_c_is_insisted_on(recipe: Recipe, tmp_path: Path) -> None:
+    pressed = Pressed(3)
+    with RunFolder.create(recipe, tmp_path / "run") as run:
+        run.trackers.add("pressed", pressed)
+        with pytest.raises(KeyboardInterrupt):
+            run.log("policy", 1, reward=0.5)
+        assert not pressed.rows and len(run.metrics()) == 1
 
 
 def test_tensorboard_can_be_left_out(tmp_path: Path) -> None:

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
-import threading
-from collections.abc import Iterator
 from typing import Any
 
 from ..sandbox.errors import LudusError
+from ..sandbox.interrupts import interrupted_afterwards
 
 OLDEST = (2, 50)
 STORE_BYTES = 128 * 2**20
@@ -53,7 +51,7 @@ class RayCluster:
         self._group: Any = None
         try:
             if self.started:
-                with _interrupted_afterwards():  # half a cluster is not ended by Ray's own shutdown
+                with interrupted_afterwards():  # half a cluster is not ended by Ray's own shutdown
                     self._connect(address, workers, cpus)
             self._reserve(workers, cpus, gpus)
         except BaseException:
@@ -121,22 +119,6 @@ class RayCluster:
                 f"Ray has no room for rollout.workers = {workers} of {wants} each (free: {there}); lower"
                 " rollout.workers, rollout.cpus_per_worker or rollout.gpus_per_worker."
             )
-
-
-@contextlib.contextmanager
-def _interrupted_afterwards() -> Iterator[None]:
-    """Ctrl-C within takes effect at the end."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    came: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if came:
-        raise KeyboardInterrupt
 
 
 def first_line(error: BaseException) -> str:
