@@ -20,6 +20,7 @@ from ray_places import SHAPE
 from safetensors.torch import load_file
 from test_ray import Said, asked, in_process, plain, pool_of, small_model  # noqa: F401  a fixture
 
+from ludus.run_folder import read_metrics
 from ludus.sandbox.errors import LudusError
 from ludus.trainers.checkpoint import list_checkpoints
 from ludus.trainers.ray_cluster import STORE_BYTES
@@ -196,3 +197,70 @@ def test_ctrl_c_ends_everything_and_the_run_can_go_on(ray_cluster: Any, phase: s
         newest = list_checkpoints(run / "checkpoints")[-1]
         assert newest.step == done + 1 and load_file(newest.path / "model.safetensors")
         assert not left_over(mark)
+
+
+PRESSED = """
+import os, signal, sys
+from functools import reduce
+from importlib import import_module
+
+where, _, path = sys.argv[1].partition(":")
+*classes, name = path.split(".")
+place = reduce(getattr, classes, import_module(where))
+original, left = getattr(place, name), int(sys.argv[2])
+
+def pressed(*args, **options):
+    global left
+    left -= 1
+    if left == 0:
+        print("pressed", file=sys.stderr, flush=True)
+        os.kill(0, signal.SIGINT)  # to the whole group of processes
+    return original(*args, **options)
+
+if __name__ == "__main__":
+    from ludus.cli import main
+
+    setattr(place, name, pressed)
+    main(sys.argv[3:])
+"""
+MOMENTS = {
+    "demonstrations": ("ludus.trainers.sft:sft_step", 2),
+    "evaluation": ("ludus.trainers.ray_pool:RayPool.wait", 1),
+    "weights": ("ludus.trainers.ray_pool:RayPool._loaded", 1),
+    "checkpoint of the demonstrations": ("ludus.trainers.checkpoint:_fsync", 3),
+    "rollout": ("ludus.trainers.policy:PolicyTrainer._account", 1),
+    "step": ("ludus.trainers.policy:PolicyTrainer._optimise", 2),
+    "report": ("ludus.train:write_report", 1),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_ctrl_c_at_any_moment_leaves_nothing_and_the_run_can_go_on(
+    ray_cluster: Any, moment: str, tmp_path: Path
+) -> None:
+    """Pressed as a function is called, so that what it is in the middle of is certain."""
+    (tmp_path / "small.yaml").write_text(RECIPE.replace("steps: 500", "steps: 2") + "sft: {steps: 3, batch_size: 4}\n")
+    (tmp_path / "pressed.py").write_text(PRESSED)
+    mark = uuid.uuid4().hex
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "LUDUS_TEST_MARK": mark}
+    place, times = MOMENTS[moment]
+    process = subprocess.Popen(
+        [sys.executable, "pressed.py", place, str(times), "train", "small.yaml", "--out", "run"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True,
+        cwd=tmp_path,
+    )  # fmt: skip
+    said = process.communicate(timeout=180)[1]
+    assert process.returncode == 130, said
+    assert said.endswith("interrupted; go on with: ludus train --resume run\n") and "pressed\n" in said
+    assert "Traceback" not in said
+    assert not left_over(mark) and not list(Path("/dev/shm").glob(f"ludus-weights-{process.pid}-*"))
+    assert not list((tmp_path / "run").rglob("*.partial"))
+    text = (tmp_path / "run" / "recipe.yaml").read_text().replace("worker: 0.5\n", "worker: 1.0\n")
+    (tmp_path / "run" / "recipe.yaml").write_text(text.replace("placement: ray\n", "placement: in_process\n"))
+    command = [sys.executable, "-m", "ludus", "train", "--resume", "run"]
+    resumed = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    rows = [(row["phase"], row["step"]) for row in read_metrics(tmp_path / "run") if row["phase"] != "eval"]
+    assert rows == [("sft", 1), ("sft", 2), ("sft", 3), ("policy", 1), ("policy", 2)]
+    assert not left_over(mark)

@@ -87,8 +87,10 @@ def write_folder(target: Path, write: Callable[[Path], None]) -> Path:
             shutil.rmtree(target)
         os.rename(aside, target)
         _fsync(target.parent)
-    except Exception as error:  # safetensors and torch raise their own types for a full disk
+    except BaseException as error:  # safetensors and torch raise their own types for a full disk
         shutil.rmtree(aside, ignore_errors=True)
+        if not isinstance(error, Exception):
+            raise
         raise CheckpointError(
             f"The checkpoint {target} could not be written ({str(error).strip()}); the last good one stands. "
             "Free some space and continue with `ludus train --resume`."
