@@ -1,7 +1,8 @@
 """Placement: one recipe in process, by Ray, and by Ray asynchronously: the same held-out accuracy (an hour).
 
-All go on from the same cold start of the default recipe, cut short as in the league. In process a TorchEngine samples,
-in the Ray worker vLLM does. Where the worker has a TorchEngine, too, nothing may differ, which a short run shows.
+The default recipe, from the same supervised start to its end: where learning is steepest, two runs of any one
+placement differ more than placements may. In process a TorchEngine samples, in the Ray worker vLLM does. Where the
+worker has a TorchEngine, too, nothing may differ, which a short run shows.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from ludus.recipe import Recipe
 from ludus.run_folder import RunFolder, read_metrics
 from ludus.trainers.checkpoint import list_checkpoints
 
-from .league import COLD, QUICK
+from .league import QUICK
 from .learning import accuracy
 from .measure import need
 from .options import Options
@@ -33,7 +34,7 @@ PLACEMENTS: dict[str, tuple[str, ...]] = {
 }
 HEADS = ("model.tiny.heads=4", "model.tiny.kv_heads=4")
 """Of 32 numbers each, in place of eight of 16, which vLLM's build for the CPU does not have; as many parameters."""
-STEPS, SHORT = 60, 3
+SHORT = 3
 MARGIN = 0.05
 T95 = (6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833)
 """Student's t: 90% lie between plus and minus this, by degrees of freedom from 1 on."""
@@ -103,7 +104,7 @@ def run(options: Options) -> list[Table]:
 def _recipe(seed: int, options: Options, *overrides: str) -> Recipe:
     """What the user sets comes last, so that `--set engine.kind=torch` compares placements alone."""
     quick = QUICK if options.quick else ()
-    return read_recipe("wordmath.yaml", *COLD, *HEADS, *quick, f"seed={seed}", *overrides, *options.overrides)
+    return read_recipe("wordmath.yaml", *HEADS, *quick, f"seed={seed}", *overrides, *options.overrides)
 
 
 def _cold(seed: int, options: Options) -> Finished:
@@ -112,8 +113,8 @@ def _cold(seed: int, options: Options) -> Finished:
 
 
 def _placed(name: str, seed: int, cold: Finished, options: Options) -> Finished:
-    steps = 1 if options.quick else STEPS
-    overrides = [f"policy.steps={steps}", "eval.every=1000000", "checkpoint.every=1000000", *PLACEMENTS[name]]
+    overrides = ["eval.every=1000000", "checkpoint.every=1000000", *PLACEMENTS[name]]
+    overrides += ["policy.steps=1"] if options.quick else []
     label = f"placement-seed{seed}-{''.join(c if c.isalnum() else '-' for c in name)}"
     return train(_recipe(seed, options, *overrides), label, options, branch_after_cold_start(cold.folder))
 
@@ -132,7 +133,7 @@ def _accuracies(runs: dict[str, list[Finished]], seeds: Sequence[int], options: 
     columns: dict[str, str] = {"placement": ""} | {f"seed {seed}": "" for seed in seeds}
     columns |= {"mean": ".3f", "difference": "+.3f", "90% interval": "", "half, by seeds": ".3f"}
     columns |= {"half, by tasks": ".3f", "seconds": ".0f", "target": ""}
-    table = Table(f"{STEPS} steps of GRPO from the same cold start: held-out greedy accuracy by placement", columns)
+    table = Table("The recipe from one supervised start to its end: held-out greedy accuracy by placement", columns)
     ends = {name: [(run.end["accuracy"], run.end["tasks"]) for run in found] for name, found in runs.items()}
     for name, found in runs.items():
         shown = [accuracy(run.end) for run in found]
@@ -146,13 +147,13 @@ def _accuracies(runs: dict[str, list[Finished]], seeds: Sequence[int], options: 
         table.add(name, *shown, average, gap.mean, interval, gap.by_seeds, gap.by_tasks, seconds, gap.verdict())
     colds = [run.evaluation("after_sft") or {} for run in runs[HOME]]
     table.notes += [
-        f"After the cold start: {', '.join(accuracy(row) for row in colds)}.",
+        f"After the supervised start: {', '.join(accuracy(row) for row in colds)}.",
         "Differences are from `in process`, seed by seed; the 90% interval of their mean is the wider of two.",
         "By seeds: Student's t, a degree of freedom less than seeds; it holds the luck of training and of the tasks.",
         "By tasks: the binomial part alone, below which the first is believed to be by chance, for seeds are few.",
         f"Runs at a time: {options.jobs}{', one thread each' if options.jobs > 1 else ''}; `seconds` of the phase.",
     ]
-    table.notes.append(f"The default recipe, with {', '.join((*COLD, *HEADS))}.")
+    table.notes.append(f"The default recipe, with {', '.join(HEADS)}.")
     if options.overrides:
         table.notes.append(f"Set besides: {', '.join(options.overrides)}.")
     return table
