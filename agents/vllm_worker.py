@@ -14,8 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+from tqdm.std import TqdmDefaultWriteLock
 
 from .weights import digest, read_weights
+
+# Bars in a spawned process share a lock that has a name in /dev/shm, which stays there after a kill of all processes at
+# once. Nobody draws beside this one.
+TqdmDefaultWriteLock.mp_lock = None
 
 
 class LudusWorker:

@@ -348,3 +348,30 @@ if __name__ == "__main__":
         assert pids and time.monotonic() < deadline, "processes are left"
         time.sleep(0.1)
     assert not list(Path(tempfile.gettempdir()).glob(f"ludus-vllm-{process.pid}-*"))
+
+
+def test_a_kill_of_all_its_processes_leaves_no_semaphore(vllm: Any, repository: Path, tmp_path: Path) -> None:
+    """Nobody is left then to remove what has a name, so that nothing may have one. Shared memory is a folder here."""
+    code = """
+import time
+from tied_model import its_tokenizer, varied
+from ludus.agents.vllm_engine import VLLMEngine
+if __name__ == "__main__":
+    engine = VLLMEngine(varied(0), its_tokenizer(), slots=4, max_length=96, threads=1)
+    print("up", flush=True)
+    time.sleep(300)
+"""
+    (tmp_path / "up.py").write_text(code)
+    (tmp_path / "shm").mkdir()
+    path = os.pathsep.join([str(repository / "tests"), os.environ.get("PYTHONPATH", "")])
+    apart = ["bwrap", "--dev-bind", "/", "/", "--bind", str(tmp_path / "shm"), "/dev/shm"]
+    process = subprocess.Popen(
+        [*apart, sys.executable, "up.py"], cwd=tmp_path, env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert "up\n" in iter(process.stdout.readline, "")
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    left = [place.name for place in (tmp_path / "shm").iterdir()]
+    assert [name.split("-")[0] for name in left] == ["ludus"]  # weights, which the next run sweeps
