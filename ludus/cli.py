@@ -142,6 +142,9 @@ def evaluate(
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.0,
     max_tokens: Annotated[int, typer.Option(min=1, help="Tokens a turn may have.")] = 256,
     out: Annotated[Path | None, typer.Option(help="A new folder for the episodes, the numbers and a report.")] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="What plays a model that is here: torch or vllm; torch where not given.")
+    ] = None,
     endpoint: Annotated[
         str | None, typer.Option(help="An OpenAI-compatible server to ask, such as http://127.0.0.1:8000/v1.")
     ] = None,
@@ -208,8 +211,12 @@ def evaluate(
         for name in (*of_endpoint, *(["api_key_env"] if api_key_env is not None else [])):
             option = "--" + name.removesuffix("_s").replace("_", "-")
             raise CommandError(f"{option} is for a model behind a server; give its address with --endpoint.")
+        if engine is not None:
+            arguments["engine"] = engine
         result = _evaluate_here(env, model, arguments)
     else:
+        if engine is not None:
+            raise CommandError("--engine plays a model that is here, and --endpoint asks a server; give one of them.")
         arguments |= {"endpoint": endpoint, **of_endpoint}
         result = _evaluate_there(env, model, arguments, _key(api_key_env))
     print(summary(result))

@@ -11,7 +11,8 @@ from .agents.evaluate import EvalResult, evaluate
 from .agents.openai_engine import EndpointError, OpenAIEngine
 from .agents.rate_limit import RateLimit
 from .agents.rollout import Arena
-from .envs.registration import make_env, takes_option
+from .envs.registration import make_env
+from .evaluation_common import counter, with_split
 from .trainers.recorder import Show
 
 
@@ -49,9 +50,7 @@ def evaluate_endpoint(
     """
     if concurrency < 1:
         raise EndpointError(f"concurrency = {concurrency} plays nothing; give 1 or more.")
-    settings = dict(options or {})
-    if takes_option(env, "split"):
-        settings.setdefault("split", split)
+    settings = with_split(env, options, split)
     engine = OpenAIEngine(
         model,
         endpoint,
@@ -64,17 +63,7 @@ def evaluate_endpoint(
         note=None if display is None else display.note,
     )
     arena = Arena.for_chat(env, lambda: make_env(env, **settings))
-    if display is not None:
-        size = arena.size
-        display.phase(f"evaluating {env}", tasks if size is None else min(tasks, size))
-    done = 0
-
-    def count(_: object) -> None:
-        nonlocal done
-        done += 1
-        if display is not None:
-            display.update(done)
-
+    count = counter(display, env, arena, tasks)
     with ChatRollout(engine, {env: arena}, concurrency=concurrency) as rollout:
         sampling = Sampling(temperature=temperature, max_tokens=max_tokens)
         try:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
-from ludus.agents.engine import ChatCompletion, Sampling, StopReason
+from ludus.agents.engine import ChatCompletion, EngineError, Sampling, StopReason
 from ludus.agents.model import load_model
 from ludus.agents.openai_engine import OpenAIEngine
 from ludus.envs.calculator import calculator
 from ludus.evaluate import evaluate_model
 from ludus.evaluate_endpoint import evaluate_endpoint
+from ludus.run_folder import RunFolder
 from ludus.verifiers.completer import CompletionError
 
 if TYPE_CHECKING:
@@ -98,6 +102,26 @@ def test_an_endpoint_and_the_own_engine_say_the_same_greedily(vllm_server: VLLMS
     here = evaluate_model(WORDS, str(vllm_server.folder), **settings)
     assert [e.messages for e in there.episodes] == [e.messages for e in here.episodes]
     assert there.accuracy == here.accuracy
+
+
+def test_a_saved_model_says_the_same_in_vllm_on_the_command_line(
+    vllm: Any, tiny_model_folder: Path, tmp_path: Path
+) -> None:
+    asked = ["eval", WORDS, "--model", str(tiny_model_folder), "--tasks", "6", "--set", "max_turns=2"]
+    for engine in ("vllm", "torch"):
+        command = [sys.executable, "-m", "ludus", *asked, "--max-tokens", "20", "--engine", engine, "--out", engine]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+    here, there = (RunFolder(tmp_path / engine).read_episodes("eval-final") for engine in ("torch", "vllm"))
+    told = [[row["messages"], row["trajectories"][0]["token_ids"], row["reward"]] for row in here]
+    assert told == [[row["messages"], row["trajectories"][0]["token_ids"], row["reward"]] for row in there]
+    for row in there:
+        assert any(value < 0 for value in row["trajectories"][0]["logprobs"])
+
+
+def test_an_engine_that_there_is_not_is_said_before_the_model_is_loaded(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match=r"The engine vlm is unknown; choose torch or vllm\."):
+        evaluate_model(WORDS, str(tmp_path / "none"), engine="vlm")
 
 
 def test_what_ends_a_turn_is_told(vllm_server: VLLMServer) -> None:
