@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ludus.run_folder import read_metrics
 from ludus.scaffold import ScaffoldError, new_env
 
 
@@ -72,6 +73,30 @@ def test_a_broken_plugin_costs_a_warning_and_not_the_others(reverse: Path, tmp_p
     result = run(tmp_path, "-c", f"import sys; sys.path.append({str(reverse)!r}); {code}", cwd=tmp_path)
     assert "<Reverse<reverse/Reverse-v0>>" in result.stdout
     assert "The environment plug-in broken = broken_env:register failed (RuntimeError: half written)" in result.stderr
+
+
+RECIPE = """
+name: small
+model:
+  tiny: {hidden_size: 32, layers: 1, heads: 2, kv_heads: 1, intermediate_size: 64}
+envs: [{name: reverse/Reverse-v0}]
+engine: {slots: 8, max_length: 512}
+sampling: {max_tokens: 8}
+rollout: {placement: ray, workers: 2, cpus_per_worker: 0.5}
+policy: {steps: 1, groups: 2, group_size: 2}
+eval: {every: 1000, tasks: 2}
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_workers_of_ray_play_what_is_installed(ray_cluster: object, reverse: Path, tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text(RECIPE)
+    done = run(reverse, "-m", "ludus", "train", "small.yaml", "--out", "run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = {row["phase"]: row for row in read_metrics(tmp_path / "run")}
+    assert rows["policy"]["episodes"] == 4 and rows["policy"]["errors"] == 0
+    assert rows["eval"]["tasks"] == 2 and rows["eval"]["errors"] == 0
 
 
 def test_a_new_environment_works_at_once(tmp_path: Path) -> None:
