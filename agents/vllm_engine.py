@@ -84,6 +84,7 @@ class VLLMEngine:
         self.proof: Proof | None = None
         self.end_id: int = tokenizer.eos_token_id
         self.vocabulary = int(model.config.vocab_size)
+        self._loads = 0
         self._timeout_s = timeout_s
         self._names = itertools.count()
         self._interrupts = 0
@@ -259,6 +260,7 @@ class VLLMEngine:
 
     async def _read(self, sent: Sent) -> Proof:
         await self._llm.pause_generation(mode="wait", clear_cache=False)  # the cache is salted
+        self._loads += 1
         try:
             arrived = await self._llm.collective_rpc("ludus_load", args=(str(sent.path),))
         finally:
@@ -272,8 +274,8 @@ class VLLMEngine:
         return self._do(self._score(token_ids, self._salt(self.version)), "log-probabilities")
 
     def _salt(self, version: int) -> str:
-        """What tells the prefixes that were cached under one version from those of another."""
-        return f"version {version}"
+        """What tells prefixes apart that were cached under other weights, which may have had the same version."""
+        return f"version {version}, load {self._loads}"
 
     async def _score(self, token_ids: list[int], salt: str) -> list[float]:
         from vllm import SamplingParams
