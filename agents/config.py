@@ -91,13 +91,17 @@ class EngineConfig(Section):
     max_length: int = Field(512, gt=0, le=2**24, description="tokens a sequence may reach, prompt included")
     deadline_s: float | None = Field(None, gt=0, description="seconds one generation may take")
     timeout_s: float = Field(600.0, gt=0, description="vllm: seconds that its start, or new weights, may take")
+    transfer: Literal["auto", "file", "ipc"] = Field(
+        "auto", description="vllm: new weights by a file, or handed over on the GPU (ipc), as auto does where it can"
+    )
+    sleep: bool = Field(False, description="vllm, in process: leave the GPU to the trainer while it learns")
     vllm: dict[str, object] = Field(
         default_factory=dict, description="vllm: arguments of its engine, such as gpu_memory_utilization: 0.4"
     )
 
     @model_validator(mode="after")
     def _settings_belong_to_the_kind(self) -> EngineConfig:
-        for name in ("timeout_s", "vllm") if self.kind == "torch" else ():
+        for name in ("timeout_s", "transfer", "sleep", "vllm") if self.kind == "torch" else ():
             if name in self.model_fields_set and getattr(self, name) != EngineConfig().__dict__[name]:
                 raise ValueError(
                     f"{name} is a setting of vllm and engine.kind is torch; set kind: vllm, or leave it out"

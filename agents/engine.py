@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from ..sandbox.errors import LudusError
 from ..verifiers.repetition import Loop
@@ -132,6 +133,37 @@ class TrainingEngine(TokenEngine, Protocol):
 def is_exact(engine: TokenEngine) -> bool:
     """Whether an engine says that it computes as the trainer does."""
     return bool(getattr(engine, "exact", False))
+
+
+@runtime_checkable
+class Sleeper(Protocol):
+    """An engine that can leave its memory to others for a while. sleeps: whether it is to."""
+
+    sleeps: bool
+
+    def sleep(self) -> None:
+        """Leave it; whatever is asked until `wake` is an EngineError."""
+        ...
+
+    def wake(self) -> None:
+        """Take it again."""
+        ...
+
+
+@contextmanager
+def resting(engine: TokenEngine) -> Iterator[None]:
+    """For who learns: meanwhile an engine that is to sleep does, and afterwards it can be asked again."""
+    if not (isinstance(engine, Sleeper) and engine.sleeps):
+        yield
+        return
+    engine.sleep()
+    try:
+        yield
+    except Exception:
+        with suppress(EngineError):  # it is the other fault that is to be said
+            engine.wake()
+        raise
+    engine.wake()
 
 
 @dataclass(frozen=True)

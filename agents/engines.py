@@ -7,7 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from .config import EngineConfig
+from .engine import EngineError
+from .handover import ON_THE_GPU, Handover
 from .torch_engine import TorchEngine
 from .vllm_engine import VLLMEngine
 
@@ -16,6 +20,8 @@ if TYPE_CHECKING:
 
 COLOCATED = {"gpu_memory_utilization": 0.4}
 """Beside a trainer on the same GPU, vLLM may not take nearly all of its memory, as it does by itself."""
+PARALLEL = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
+"""Settings of vLLM that spread it over several GPUs."""
 
 
 def make_engine(
@@ -29,7 +35,8 @@ def make_engine(
     """The engine of a recipe, which serves `model`. threads, near: as of VLLMEngine, which is to be closed."""
     if config.kind == "torch":
         return TorchEngine(model, tokenizer, slots=config.slots, max_length=config.max_length)
-    colocated = COLOCATED if next(model.parameters()).device.type == "cuda" else {}
+    device = next(model.parameters()).device
+    colocated = COLOCATED if device.type == "cuda" else {}
     return VLLMEngine(
         model,
         tokenizer,
@@ -39,7 +46,25 @@ def make_engine(
         timeout_s=config.timeout_s,
         threads=threads,
         near=near,
+        handover=choose_handover(config, device),
+        sleeps=config.sleep,
     )
+
+
+def choose_handover(config: EngineConfig, device: torch.device) -> Handover | None:
+    """How new weights reach vLLM: handed over on the GPU where trainer and vLLM share one, else by a file, None.
+
+    device: of the trainer's model; vLLM alone takes the first GPU. EngineError where a recipe wants what cannot be.
+    """
+    spread = [name for name in PARALLEL if config.vllm.get(name, 1) != 1]
+    shared = device.type == "cuda" and not device.index and not spread
+    if config.transfer == "ipc" and not shared:
+        where = f"engine.vllm.{spread[0]} spreads vLLM over several GPUs" if spread else f"the model is on {device}"
+        raise EngineError(
+            f"engine.transfer = ipc is for a trainer and vLLM that share the first GPU, and {where}; set "
+            "engine.transfer: auto."
+        )
+    return ON_THE_GPU if shared and config.transfer != "file" else None
 
 
 @contextmanager

@@ -23,9 +23,10 @@ import torch
 
 from ..sandbox.errors import LudusError
 from .engine import Completion, EngineError, Sampling, StopReason, check_request
+from .handover import Handover
 from .lora import save_merged
 from .turn_end import TurnEnd
-from .weights import Proof, Sent, TransferError, WeightFolder, prove
+from .weights import Proof, Sent, TransferError, WeightFolder, plain_weights, prove
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -34,6 +35,7 @@ T = TypeVar("T")
 WHOLE_VOCABULARY = 4096
 """Up to so many tokens top-p's kept sets are read off the whole distribution; of more, top-k bounds them."""
 DEAD = "vLLM's process has ended; its own messages say why. Resume the run to start it again."
+ASLEEP = "vLLM sleeps and has left its memory to the trainer (engine.sleep); call wake() before it is asked."
 POLL_S = 0.5
 WORKER = "ludus.agents.vllm_worker.LudusWorker"
 
@@ -50,6 +52,8 @@ class VLLMEngine:
     without a GPU and bfloat16 with one, if not given. settings: further arguments of vLLM's engine, such as
     {"gpu_memory_utilization": 0.4, "tensor_parallel_size": 2}. timeout_s: of the start and of each transfer of weights.
     threads: of the processor that it computes with, where it has no GPU. near: folder for weights, see `WeightFolder`.
+    handover: how `load_weights` hands weights over; None: vLLM reads the file, which is written in any case, for a
+    failed proof goes back to it. sleeps: whether vLLM is asked to `sleep` while its user learns, see `resting`.
 
     exact: in float32 its log-probabilities are the trainer's to 1e-4, which each transfer proves.
     `close` it, or use it as a context manager: it has processes of its own.
@@ -67,6 +71,8 @@ class VLLMEngine:
         timeout_s: float = 600.0,
         threads: int | None = None,
         near: Path | None = None,
+        handover: Handover | None = None,
+        sleeps: bool = False,
     ) -> None:
         vllm = import_vllm()
         on_gpu = torch.cuda.is_available()
@@ -84,6 +90,10 @@ class VLLMEngine:
         self.proof: Proof | None = None
         self.end_id: int = tokenizer.eos_token_id
         self.vocabulary = int(model.config.vocab_size)
+        self.sleeps = sleeps
+        self._asleep = False
+        self._handover = handover
+        self._loads = 0
         self._timeout_s = timeout_s
         self._names = itertools.count()
         self._interrupts = 0
@@ -108,7 +118,11 @@ class VLLMEngine:
             "worker_extension_cls": WORKER,
             "seed": 0,
         }
-        if not on_gpu:
+        if handover is not None:
+            arguments["weight_transfer_config"] = handover.config
+        if on_gpu:
+            arguments["enable_sleep_mode"] = sleeps  # there is none on a CPU, where it is only not asked
+        else:
             # vLLM 0.32 on a CPU dies of a seeded request whose prompt it reads in several passes.
             arguments |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(4096, max_length)}
             arguments |= {"enforce_eager": True, "distributed_executor_backend": "uni"}
@@ -119,6 +133,8 @@ class VLLMEngine:
             self._llm = self._do(self._start(vllm, {**arguments, **(settings or {})}, threads), "start")
             shutil.rmtree(self._folder, ignore_errors=True)  # it has been read, and a kill would leave it
             self._do(self._llm.collective_rpc("ludus_follow", args=(os.getpid(),)), "start")
+            if handover is not None:
+                self._do(self._open_handover(handover), "start")
             self.load_weights(model, 0)
         except BaseException as error:
             self.close()
@@ -186,6 +202,7 @@ class VLLMEngine:
             output_kind=RequestOutputKind.DELTA,
         )
         await self._open.wait()
+        self._check_awake()
         version, interrupts = self.version, self._interrupts
         prompt = tokens_input(token_ids, cache_salt=self._salt(version))
         found = _Sampled(TurnEnd(self.tokenizer, sampling), self.end_id)
@@ -225,9 +242,14 @@ class VLLMEngine:
 
     def load_weights(self, model: PreTrainedModel, version: int) -> None:
         """Serve the weights of `model` from now on, once it is proven that they are; see `take`."""
-        sent, before = self._weights.send(model, version), self._served
+        weights = plain_weights(model)
+        sent, before = self._weights.send(model, version, weights), self._served
         try:
-            self.take(sent)
+            if self._handover is None:
+                self.take(sent)
+            else:
+                with self._handover.message(weights) as message:
+                    self.proof = self._do(self._take(sent, message), "the weights")
         except BaseException:
             self._weights.forget(sent)
             raise
@@ -242,12 +264,13 @@ class VLLMEngine:
         self.proof = self._do(self._take(sent), "the weights")
         return self.proof
 
-    async def _take(self, sent: Sent) -> Proof:
+    async def _take(self, sent: Sent, message: bytes | None = None) -> Proof:
+        self._check_awake()
         self._open.clear()
         self.interrupt()
         try:
             try:
-                proof = await self._read(sent)
+                proof = await self._read(sent, message)
             except TransferError:
                 if self._served is not None:
                     await self._read(self._served)
@@ -257,28 +280,49 @@ class VLLMEngine:
         finally:
             self._open.set()
 
-    async def _read(self, sent: Sent) -> Proof:
+    async def _read(self, sent: Sent, message: bytes | None = None) -> Proof:
+        """Have the workers take in a version, by its file or a handover's message, and prove it."""
+        from vllm.v1.engine.exceptions import EngineDeadError
+
         await self._llm.pause_generation(mode="wait", clear_cache=False)  # the cache is salted
+        self._loads += 1
         try:
-            arrived = await self._llm.collective_rpc("ludus_load", args=(str(sent.path),))
+            if message is None:
+                arrived = await self._llm.collective_rpc("ludus_load", args=(str(sent.path),))
+            else:
+                arrived = await self._llm.collective_rpc("ludus_take", args=(message,))
+        except EngineDeadError:
+            raise
+        except Exception as error:
+            advice = "see its messages" if message is None else "set engine.transfer: file"
+            raise TransferError(
+                f"vLLM could not take in the weights of version {sent.version} ({_first_line(error)}); {advice}, and "
+                "resume the run."
+            ) from error
         finally:
             await self._llm.resume_generation()
         logprobs = await self._score(list(sent.probe.token_ids), f"probe {next(self._names)}")
         other = [one for one in arrived if one != arrived[0]]  # of several workers
         return prove(sent, sent.version, (other or arrived)[0], logprobs, self.dtype, "vLLM")
 
+    async def _open_handover(self, handover: Handover) -> None:
+        from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
+
+        await self._llm.init_weight_transfer_engine(WeightTransferInitRequest(handover.opening))
+
     def logprobs(self, token_ids: list[int]) -> list[float]:
         """The log-probability of each token but the first, in nats, at temperature 1, as served now."""
         return self._do(self._score(token_ids, self._salt(self.version)), "log-probabilities")
 
     def _salt(self, version: int) -> str:
-        """What tells the prefixes that were cached under one version from those of another."""
-        return f"version {version}"
+        """What tells prefixes apart that were cached under other weights, which may have had the same version."""
+        return f"version {version}, load {self._loads}"
 
     async def _score(self, token_ids: list[int], salt: str) -> list[float]:
         from vllm import SamplingParams
         from vllm.inputs import tokens_input
 
+        self._check_awake()
         parameters = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
         prompt = tokens_input(token_ids, cache_salt=salt)
         rows: list[Any] = []
@@ -286,13 +330,36 @@ class VLLMEngine:
             rows = output.prompt_logprobs or rows
         return [row[token].logprob for row, token in zip(rows[1:], token_ids[1:], strict=True)]
 
+    # Its memory
+
     def sleep(self) -> None:
-        """Leave the GPU's memory to the trainer until `wake`; the weights are sent anew afterwards."""
-        self._do(self._llm.sleep(level=1), "sleep")
+        """Leave the GPU's memory to the trainer until `wake`: weights are kept in main memory, the cache is dropped.
+
+        Generations under way are interrupted, and whatever is asked before `wake` is refused. On a CPU vLLM keeps its
+        memory and only stops.
+        """
+        if not self._asleep:
+            self._do(self._sleep(), "sleep")
 
     def wake(self) -> None:
-        """Take the GPU's memory again."""
-        self._do(self._llm.wake_up(), "waking")
+        """Take the GPU's memory again, with the weights that were served before."""
+        if self._asleep:
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()  # what torch keeps for later is what vLLM needs now
+            self._do(self._wake(), "waking")
+
+    async def _sleep(self) -> None:
+        self._asleep = True
+        self.interrupt()
+        await self._llm.sleep(level=1)
+
+    async def _wake(self) -> None:
+        await self._llm.wake_up()
+        self._asleep = False
+
+    def _check_awake(self) -> None:
+        if self._asleep:
+            raise EngineError(ASLEEP)
 
     # Its own loop
 

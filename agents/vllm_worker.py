@@ -6,10 +6,12 @@ Loaded by vLLM (`worker_extension_cls`) into each worker; nothing else imports i
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,10 @@ class LudusWorker:
     """Methods that join those of the worker; `collective_rpc` calls them by name."""
 
     model_runner: Any
+    vllm_config: Any
+    start_weight_update: Callable[[], None]
+    update_weights: Callable[[dict[str, Any]], None]
+    finish_weight_update: Callable[[], None]
 
     def ludus_follow(self, pid: int) -> None:
         """End this process when the one that started vLLM is gone, however it ended."""
@@ -35,15 +41,55 @@ class LudusWorker:
     def ludus_load(self, path: str) -> dict[str, str]:
         """Take in the weights of a file; the digest of each tensor that was given to the model, by name."""
         found: dict[str, str] = {}
-
-        def taken() -> Iterator[tuple[str, Tensor]]:
-            for name, tensor in read_weights(path):
-                found[name] = digest(tensor)
-                yield name, tensor
-
-        self.model_runner.reload_weights(weights_iterator=taken())
+        with self._ludus_whole():
+            self.model_runner.reload_weights(weights_iterator=_digested(read_weights(path), found))
         _pack_again(self.model_runner.get_model())
         return found
+
+    def ludus_take(self, message: bytes) -> dict[str, str]:
+        """Take in weights by vLLM's own weight transfer; the digests as of `ludus_load`.
+
+        message: of a `Handover`, from the process that started vLLM.
+        """
+        model = self.model_runner.get_model()
+        with self._ludus_whole(), _watched(model) as found:
+            self.start_weight_update()
+            self.update_weights(pickle.loads(message))
+            self.finish_weight_update()
+        _pack_again(model)
+        return found
+
+    @contextmanager
+    def _ludus_whole(self) -> Iterator[None]:
+        """End a loading of weights that fails on the way; vLLM 0.32 would count its tensors as part of the next one."""
+        from vllm.config import set_current_vllm_config
+        from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
+
+        try:
+            yield
+        except BaseException:
+            with set_current_vllm_config(self.vllm_config):
+                finalize_layerwise_reload(self.model_runner.get_model(), self.vllm_config.model_config)
+            raise
+
+
+def _digested(weights: Iterable[tuple[str, Tensor]], found: dict[str, str]) -> Iterator[tuple[str, Tensor]]:
+    """The same tensors. found: filled with the digest of each, by name."""
+    for name, tensor in weights:
+        found[name] = digest(tensor)
+        yield name, tensor
+
+
+@contextmanager
+def _watched(model: Any) -> Iterator[dict[str, str]]:
+    """The digest of each tensor that the model is given meanwhile, by name."""
+    found: dict[str, str] = {}
+    load = model.load_weights
+    model.load_weights = lambda weights: load(_digested(weights, found))
+    try:
+        yield found
+    finally:
+        del model.load_weights  # of this model alone, in front of that of its class
 
 
 def _follow(pid: int) -> None:

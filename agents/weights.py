@@ -100,9 +100,12 @@ class WeightFolder:
             os.close(self._lock)
             self._lock = None
 
-    def send(self, model: PreTrainedModel, version: int) -> Sent:
-        """Write the weights, adapters merged. TransferError where there is no room for them."""
-        weights = plain_weights(model)
+    def send(self, model: PreTrainedModel, version: int, weights: Mapping[str, Tensor] | None = None) -> Sent:
+        """Write the weights, adapters merged. TransferError where there is no room for them.
+
+        weights: the `plain_weights` of the model, where they are known.
+        """
+        weights = plain_weights(model) if weights is None else weights
         if self._folder is None:
             home = self._place(weights)
             _sweep(Path(home or tempfile.gettempdir()))

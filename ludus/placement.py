@@ -65,7 +65,8 @@ def make_workplace(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, specs: li
     learn_specs(specs)
     device = "cuda" if recipe.rollout.gpus_per_worker and torch.cuda.is_available() else "cpu"
     model = load_sent(sent, device)
-    engine = _engine(recipe, model, tokenizer)
+    by_file = recipe.engine.model_copy(update={"transfer": "file"})  # as what was sent is
+    engine = _engine(recipe.model_copy(update={"engine": by_file}), model, tokenizer)
     arenas = EnvMakers.of(recipe).arenas(tokenizer).all
     load = engine.take if isinstance(engine, VLLMEngine) else partial(serve_sent, engine, model)
     return Workplace(_rollout(recipe, engine, arenas, recipe.engine.slots), load)

@@ -272,6 +272,12 @@ def _misfits(recipe: Recipe) -> list[str]:
         found.append(
             "rollout.placement = ray_async is for policy optimisation, and there is no section policy; set it to ray"
         )
+    wanted = "engine.sleep = true" if engine.sleep else "engine.transfer = ipc" if engine.transfer == "ipc" else ""
+    if wanted and recipe.rollout.placement != "in_process":
+        found.append(
+            f"{wanted} is for an engine that shares the trainer's GPU, and rollout.placement ="
+            f" {recipe.rollout.placement} plays in other processes; leave it out, or set rollout.placement: in_process"
+        )
     if recipe.rollout.placement == "ray_async" and policy and policy.partial_tokens is not None:
         found.append(
             "rollout.placement = ray_async goes on with episodes under new weights by itself; leave out"

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from .agents.config import ModelConfig, SamplingConfig
-from .agents.engine import Sampling
+from .agents.engine import Sampling, resting
 from .agents.evaluate import EvalResult, evaluate
 from .agents.lora import BASE_BESIDE, path_from, save_merged, seen_from
 from .agents.model import choose_device, copy_trained, prepare_model
@@ -251,16 +251,17 @@ class _Session:
             if step % self.recipe.checkpoint.every == 0 and step < config.steps:
                 self._save("sft", step, optimizer, {"finished": False})
 
-        done = train_sft(
-            self.model,
-            optimizer,
-            demonstrations,
-            config,
-            first_step=start.step,
-            recorder=self.run,
-            show=self.display,
-            after_step=after_step,
-        )
+        with resting(self.engine):
+            done = train_sft(
+                self.model,
+                optimizer,
+                demonstrations,
+                config,
+                first_step=start.step,
+                recorder=self.run,
+                show=self.display,
+                after_step=after_step,
+            )
         self._save("sft", done, optimizer, {"finished": True})
 
     def _star(self, start: _Start) -> None:
@@ -316,18 +317,19 @@ class _Session:
                 self._save("preference", step, optimizer, {"finished": step == config.steps, "stream": stream.state()})
 
         if self.examples is not None:
-            train_preference(
-                self.model,
-                optimizer,
-                self.examples,
-                config,
-                reference=reference,
-                seed=seed,
-                first_step=start.step,
-                recorder=self.run,
-                show=self.display,
-                after_step=after_step,
-            )
+            with resting(self.engine):
+                train_preference(
+                    self.model,
+                    optimizer,
+                    self.examples,
+                    config,
+                    reference=reference,
+                    seed=seed,
+                    first_step=start.step,
+                    recorder=self.run,
+                    show=self.display,
+                    after_step=after_step,
+                )
             return
         self.engine.load_weights(self.model, start.step)
         PreferenceRounds(

@@ -147,7 +147,7 @@ class TestVLLM:
     def test_vllms_own_reload(self, engine: VLLMEngine, model: PreTrainedModel, tmp_path: Path) -> None:
         """Which leaves the output layer behind, and nobody asks for a proof."""
 
-        async def plainly(sent: Any) -> None:
+        async def plainly(sent: Any, message: bytes | None = None) -> None:
             await engine._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(sent.path.parent)})
 
         engine._read = plainly  # type: ignore[method-assign, assignment]

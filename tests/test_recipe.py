@@ -145,6 +145,16 @@ def test_a_wrong_override_is_named_with_its_value_and_its_cure(file: Path, overr
         (["model.tiny=null"], "give exactly one of model.path and model.tiny."),
         (["engine.max_length=60"], "sampling.max_tokens = 64 leaves no room for a prompt in engine.max_length = 60"),
         (["engine.max_length=2000"], "engine.max_length = 2000 exceeds model.tiny.max_length = 1024"),
+        (["engine.sleep=true"], "sleep is a setting of vllm and engine.kind is torch; set kind: vllm, or leave it out"),
+        (["engine.transfer=ipc"], "transfer is a setting of vllm and engine.kind is torch; set kind: vllm"),
+        (
+            ["engine.kind=vllm", "engine.sleep=true", "rollout.placement=ray_async"],
+            "engine.sleep = true is for an engine that shares the trainer's GPU, and rollout.placement = ray_async",
+        ),
+        (
+            ["engine.kind=vllm", "engine.transfer=ipc", "rollout.placement=ray"],
+            "engine.transfer = ipc is for an engine that shares the trainer's GPU, and rollout.placement = ray plays",
+        ),
         (["model.tiny.hidden_size=65"], "must be an even multiple of model.tiny.heads = 2; take 68."),
         (["model.tiny.kv_heads=3"], "model.tiny.kv_heads = 3 must divide model.tiny.heads = 2."),
         (

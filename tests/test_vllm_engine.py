@@ -186,11 +186,12 @@ class TestWeights:
             own = logprobs_of(other, [*PROMPT, *found.token_ids])[len(PROMPT) - 1 :]
             assert max(abs(a - b) for a, b in zip(found.logprobs, own, strict=True)) < 1e-4
 
-    def test_nothing_cached_under_the_old_ones_is_used(self, engine: VLLMEngine) -> None:
+    @pytest.mark.parametrize("version", [0, 1])  # a version comes again with other weights after a cold start
+    def test_nothing_cached_under_the_old_ones_is_used(self, engine: VLLMEngine, version: int) -> None:
         prompt = list(range(4, 84))  # as long as some blocks of the cache
         generate(engine, Sampling(max_tokens=4), prompt=prompt)
         other = varied(1)
-        engine.load_weights(other, 1)
+        engine.load_weights(other, version)
         (found,) = generate(engine, Sampling(max_tokens=8), prompt=prompt)
         own = logprobs_of(other, [*prompt, *found.token_ids])[len(prompt) - 1 :]
         assert max(abs(a - b) for a, b in zip(found.logprobs, own, strict=True)) < 1e-4

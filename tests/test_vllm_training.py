@@ -11,10 +11,23 @@ import time
 from pathlib import Path
 from typing import Any
 
+import gymnasium
+import numpy as np
 import psutil
 import pytest
+import torch
+from test_preference_rounds import weights
+from test_train import Notes, Vowels
+from tied_model import SHAPE
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from ludus.run_folder import read_metrics
+from ludus import train
+from ludus.agents.model import create_tiny_model
+from ludus.envs.source import ProceduralSource
+from ludus.envs.task import Task
+from ludus.envs.text_env import TextEnv
+from ludus.recipe import make_recipe
+from ludus.run_folder import RunFolder, read_metrics
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 RECIPE = """
@@ -75,6 +88,72 @@ def test_a_run_in_this_process(vllm: Any, tmp_path: Path) -> None:
     assert [row["step"] for row in rows] == [1, 2, 3]
     assert all(row["kl_sampler/k3"] < 1e-6 for row in rows)  # under truncation, over the kept sets
     assert not left_behind(process)
+
+
+class Shown(Vowels):
+    """The same, with demonstrations and an answer that a hint may give."""
+
+    def __init__(self) -> None:
+        TextEnv.__init__(self, ProceduralSource(lambda rng, i: Task(str(i), f"say {int(rng.integers(10))}", "aeiou")))
+
+    def demonstrate(self, task: Task, rng: np.random.Generator, flaw_rate: float = 0.0) -> list[str]:
+        return ["aeiou"[: rng.integers(1, 6)]]
+
+
+ALL_PHASES: dict[str, Any] = {
+    "name": "small",
+    "threads": 1,
+    "envs": [{"name": "test/Shown-v0"}],
+    "sampling": {"max_tokens": 6},
+    "eval": {"every": 9, "tasks": 2},
+    "sft": {"steps": 2, "batch_size": 4, "demonstrations": 8},
+    "star": {"rounds": 1, "groups": 3, "group_size": 2, "steps": 2, "batch_size": 2},
+    "preference": {"steps": 1, "groups": 3, "group_size": 4},
+    "policy": {"steps": 2, "groups": 2, "group_size": 4, "concurrency": 1},
+}
+
+
+def run_all_phases(path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, sleep: bool) -> list[bool]:
+    """Whether vLLM slept at each step of an optimizer."""
+    engine = {"kind": "vllm", "slots": 1, "max_length": 96, "sleep": sleep}  # a sequence alone has always the same bits
+    recipe = make_recipe({**ALL_PHASES, "model": {"path": str(model)}, "engine": engine}, "test")
+    engines: list[Any] = []
+    place = train.place_rollout
+
+    def placed(*arguments: Any) -> Any:
+        rollout, its = place(*arguments)
+        engines.append(its)
+        return rollout, its
+
+    slept: list[bool] = []
+    hook = register_optimizer_step_pre_hook(lambda *_: slept.append(engines[0]._asleep))
+    try:
+        with monkeypatch.context() as patch, RunFolder.create(recipe, path) as run:
+            patch.setattr(train, "place_rollout", placed)
+            train.train_recipe(recipe, run, display=Notes())
+    finally:
+        hook.remove()
+    return slept
+
+
+def test_a_run_whose_engine_sleeps_while_anything_learns_ends_with_the_same_weights(
+    vllm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gymnasium.register(id="test/Shown-v0", entry_point=Shown)
+    model, tokenizer = create_tiny_model(SHAPE, 0)
+    with torch.no_grad():
+        model.lm_head.weight[tokenizer.eos_token_id] *= 3  # so that turns end
+    model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    try:
+        awake = run_all_phases(tmp_path / "awake", tmp_path / "model", monkeypatch, sleep=False)
+        rested = run_all_phases(tmp_path / "rested", tmp_path / "model", monkeypatch, sleep=True)
+    finally:
+        gymnasium.registry.pop("test/Shown-v0", None)
+    assert awake == [False] * 7  # 2 of sft and star, 1 of preference, 2 of policy
+    assert rested == [True] * 7
+    ends = [weights(tmp_path / name) for name in ("awake", "rested")]
+    assert all(torch.equal(tensor, ends[1][name]) for name, tensor in ends[0].items())
 
 
 @pytest.mark.ray

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..agents.engine import Sampling, TrainingEngine, is_exact
+from ..agents.engine import Sampling, TrainingEngine, is_exact, resting
 from ..agents.part_scores import part_scores
 from ..agents.rollout import EpisodeRequest, EpisodesFailedError, Player
 from ..agents.seeds import derive_seed
@@ -120,20 +120,21 @@ class PolicyTrainer:
         episodes, played = self._collect()
         rollout_s = time.monotonic() - clock
         clock = time.monotonic()
-        check_tokens(played)
-        if not any(episode.trajectories for episode in episodes):
-            raise EpisodesFailedError.of(played)
-        others = self._others(episodes)
-        experience = self._experience(step, episodes, others)
-        advantages, self.state = self.algorithm.estimator(experience, self.state or {})
-        gradients: list[list[TokenGradients | None]] = [[None for _ in e.trajectories] for e in episodes]
-        try:
-            curves = self._optimise(step, experience, advantages, others, gradients)
-        except NonFiniteError as error:
-            raise NonFiniteError(f"Policy step {step + 1}: {error}") from None
-        self._watch_for_spikes(step, curves.get("grad_norm/max", curves.get("grad_norm")))
-        self._account(episodes, played)
-        self._renew_reference(step + 1)
+        with resting(self.engine):
+            check_tokens(played)
+            if not any(episode.trajectories for episode in episodes):
+                raise EpisodesFailedError.of(played)
+            others = self._others(episodes)
+            experience = self._experience(step, episodes, others)
+            advantages, self.state = self.algorithm.estimator(experience, self.state or {})
+            gradients: list[list[TokenGradients | None]] = [[None for _ in e.trajectories] for e in episodes]
+            try:
+                curves = self._optimise(step, experience, advantages, others, gradients)
+            except NonFiniteError as error:
+                raise NonFiniteError(f"Policy step {step + 1}: {error}") from None
+            self._watch_for_spikes(step, curves.get("grad_norm/max", curves.get("grad_norm")))
+            self._account(episodes, played)
+            self._renew_reference(step + 1)
         self.engine.load_weights(self.model, step + 1)
         train_s = time.monotonic() - clock
         measured = gather((episode, self._prefix(episode)) for episode in played)

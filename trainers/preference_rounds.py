@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..agents.engine import TrainingEngine
+from ..agents.engine import TrainingEngine, resting
 from ..agents.rollout import EpisodesFailedError, Player
 from ..agents.seeds import derive_seed
 from ..agents.trajectory import Episode, check_tokens
@@ -73,7 +73,8 @@ class PreferenceRounds:
         if not any(episode.trajectories for episode in judged):
             raise EpisodesFailedError.of(episodes)
         pairs = pairs_of(episodes)
-        curves = self._learn(step, pairs) if pairs else {}
+        with resting(self.engine):
+            curves = self._learn(step, pairs) if pairs else {}
         self.engine.load_weights(self.model, step + 1)
         reward = float(np.mean([episode.reward for episode in judged]))
         counts = {"episodes": float(len(episodes)), "errors": float(len(episodes) - len(judged))}

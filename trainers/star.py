@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..agents.engine import TrainingEngine
+from ..agents.engine import TrainingEngine, resting
 from ..agents.rollout import EpisodeRequest, EpisodesFailedError, Player
 from ..agents.seeds import derive_seed
 from ..agents.trajectory import Episode, Trajectory, check_tokens
@@ -92,7 +92,8 @@ class StarRounds:
         found: list[Trajectory] = []
         if self.config.rationalise:
             found = self._rationalise(number, requests, judged)
-        learnt = self._learn(number, [*kept, *found])
+        with resting(self.engine):
+            learnt = self._learn(number, [*kept, *found])
         self.engine.load_weights(self.model, number + 1)
         values = {
             "reward": float(np.mean([episode.reward for episode in judged])),
