@@ -25,12 +25,14 @@ from ..sandbox.errors import LudusError
 from .engine import Completion, EngineError, Sampling, StopReason, check_request
 from .lora import save_merged
 from .turn_end import TurnEnd
+from .vllm_worker import Owner
 from .weights import Proof, Sent, TransferError, WeightFolder, prove
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 T = TypeVar("T")
+OLDEST = (0, 20)
 WHOLE_VOCABULARY = 4096
 """Up to so many tokens top-p's kept sets are read off the whole distribution; of more, top-k bounds them."""
 DEAD = "vLLM's process has ended; its own messages say why. Resume the run to start it again."
@@ -87,6 +89,7 @@ class VLLMEngine:
         self._timeout_s = timeout_s
         self._names = itertools.count()
         self._interrupts = 0
+        self._reads = 0
         self._served: Sent | None = None
         self._weights = WeightFolder(near)
         self._folder = Path(tempfile.mkdtemp(prefix=f"ludus-vllm-{os.getpid()}-"))
@@ -106,6 +109,7 @@ class VLLMEngine:
             "disable_log_stats": True,
             "enable_prefix_caching": True,
             "worker_extension_cls": WORKER,
+            "additional_config": {"ludus": Owner(os.getpid())},
             "seed": 0,
         }
         if not on_gpu:
@@ -182,6 +186,7 @@ class VLLMEngine:
             seed=sampling.seed % 2**63,
             logprobs=shown or 0,
             stop_token_ids=[self.end_id],
+            ignore_eos=True,  # else it stops at all that the model's generation_config.json names, too
             detokenize=False,
             output_kind=RequestOutputKind.DELTA,
         )
@@ -194,11 +199,11 @@ class VLLMEngine:
         try:
             async with asyncio.timeout(sampling.deadline_s):
                 async for output in stream:
+                    if self._interrupts != interrupts:  # one that was still queued begins under the new weights
+                        reason = StopReason.INTERRUPTED
+                        break
                     reason = found.take(output.outputs[0], bool(shown))
                     if reason is not None:
-                        break
-                    if self._interrupts != interrupts:
-                        reason = StopReason.INTERRUPTED
                         break
         except TimeoutError:
             reason = StopReason.DEADLINE
@@ -249,16 +254,29 @@ class VLLMEngine:
             try:
                 proof = await self._read(sent)
             except TransferError:
-                if self._served is not None:
-                    await self._read(self._served)
+                await self._return()
                 raise
+            except Exception as error:  # of vLLM's worker, as where the file is gone
+                if self._llm.errored:
+                    raise
+                await self._return()
+                raise TransferError(
+                    f"vLLM could not take in the weights of version {sent.version} ({_first_line(error)}); see its "
+                    "messages, and resume the run."
+                ) from error
             self._served, self.version = sent, sent.version
             return proof
         finally:
             self._open.set()
 
+    async def _return(self) -> None:
+        """Serve the version before again."""
+        if self._served is not None:
+            await self._read(self._served)
+
     async def _read(self, sent: Sent) -> Proof:
         await self._llm.pause_generation(mode="wait", clear_cache=False)  # the cache is salted
+        self._reads += 1
         try:
             arrived = await self._llm.collective_rpc("ludus_load", args=(str(sent.path),))
         finally:
@@ -272,8 +290,11 @@ class VLLMEngine:
         return self._do(self._score(token_ids, self._salt(self.version)), "log-probabilities")
 
     def _salt(self, version: int) -> str:
-        """What tells the prefixes that were cached under one version from those of another."""
-        return f"version {version}"
+        """What tells the prefixes that were cached under some weights from all others.
+
+        A version alone does not: it may be sent again with other weights, as after a phase of training.
+        """
+        return f"version {version}, read {self._reads}"
 
     async def _score(self, token_ids: list[int], salt: str) -> list[float]:
         from vllm import SamplingParams
@@ -366,6 +387,18 @@ def import_vllm() -> Any:
             f"This engine needs vLLM; install it with: pip install 'ludus[vllm]', without a GPU by: make setup-vllm "
             f"({_first_line(error)})"
         ) from None
+    except Exception as error:  # of parts that do not go together, such as another torch
+        raise MissingVLLMError(
+            f"vLLM is installed and cannot be imported ({type(error).__name__}: {_first_line(error)}); install it anew "
+            "with: pip install --upgrade 'ludus[vllm]', without a GPU by: make setup-vllm"
+        ) from error
+    numbers = tuple(int(part) for part in vllm.__version__.split(".")[:2] if part.isdecimal())
+    if "dev" not in vllm.__version__ and numbers < OLDEST:
+        wanted = ".".join(map(str, OLDEST))
+        raise MissingVLLMError(
+            f"vLLM {vllm.__version__} is older than {wanted}; run: pip install --upgrade 'ludus[vllm]', without a GPU: "
+            "make setup-vllm"
+        )
     return vllm
 
 

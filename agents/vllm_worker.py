@@ -1,6 +1,6 @@
 """What Ludus adds to vLLM's worker process: taking in weights, saying what was taken in, and ending with its user.
 
-Loaded by vLLM (`worker_extension_cls`) into each worker; nothing else imports it.
+Loaded by vLLM (`worker_extension_cls`) into each worker.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class LudusWorker:
 
     def ludus_follow(self, pid: int) -> None:
         """End this process when the one that started vLLM is gone, however it ended."""
-        threading.Thread(target=_follow, args=(pid,), name="ludus-follow", daemon=True).start()
+        follow(pid)
 
     def ludus_load(self, path: str) -> dict[str, str]:
         """Take in the weights of a file; the digest of each tensor that was given to the model, by name."""
@@ -39,6 +39,31 @@ class LudusWorker:
         self.model_runner.reload_weights(weights_iterator=taken())
         _pack_again(self.model_runner.get_model())
         return found
+
+
+class Owner(str):
+    """In vLLM's settings: who starts it. A process to which they are sent ends with that one, from then on.
+
+    So does one that is still starting, which no call reaches. Its value is always the same, for vLLM tells by its
+    settings whether what it compiled may be used again.
+    """
+
+    pid: int
+
+    def __new__(cls, pid: int) -> Owner:
+        found = super().__new__(cls, "owner")
+        found.pid = pid
+        return found
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return follow, (self.pid,)
+
+
+def follow(pid: int) -> Owner:
+    """End this process when another one is gone, however that ended."""
+    if pid != os.getpid():
+        threading.Thread(target=_follow, args=(pid,), name="ludus-follow", daemon=True).start()
+    return Owner(pid)
 
 
 def _follow(pid: int) -> None:
