@@ -9,13 +9,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import multiprocessing
 import os
 import shutil
+import signal
 import tempfile
 import threading
 import time
 from collections.abc import Coroutine, Mapping
 from concurrent.futures import wait
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,7 +29,7 @@ from .engine import Completion, EngineError, Sampling, StopReason, check_request
 from .lora import save_merged
 from .turn_end import TurnEnd
 from .vllm_worker import Owner
-from .weights import Proof, Sent, TransferError, WeightFolder, prove
+from .weights import Proof, Sent, TransferError, WeightFolder, own_folder, prove
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -37,6 +40,7 @@ WHOLE_VOCABULARY = 4096
 """Up to so many tokens top-p's kept sets are read off the whole distribution; of more, top-k bounds them."""
 DEAD = "vLLM's process has ended; its own messages say why. Resume the run to start it again."
 POLL_S = 0.5
+CLOSE_S = 20.0
 WORKER = "ludus.agents.vllm_worker.LudusWorker"
 
 
@@ -92,9 +96,11 @@ class VLLMEngine:
         self._reads = 0
         self._served: Sent | None = None
         self._weights = WeightFolder(near)
-        self._folder = Path(tempfile.mkdtemp(prefix=f"ludus-vllm-{os.getpid()}-"))
+        self._folder, self._lock = own_folder(Path(tempfile.gettempdir()), "ludus-vllm-")
+        self._others = {child.pid for child in multiprocessing.active_children()}
+        self._given_up = False
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="ludus-vllm", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="ludus-vllm", daemon=True)
         self._thread.start()
         self._llm: Any = None
         self._open = asyncio.Event()  # while it is not set, weights change
@@ -121,7 +127,7 @@ class VLLMEngine:
             save_merged(model, self._folder)
             tokenizer.save_pretrained(self._folder)
             self._llm = self._do(self._start(vllm, {**arguments, **(settings or {})}, threads), "start")
-            shutil.rmtree(self._folder, ignore_errors=True)  # it has been read, and a kill would leave it
+            self._delete_folder()  # it has been read, and a kill would leave it
             self._do(self._llm.collective_rpc("ludus_follow", args=(os.getpid(),)), "start")
             self.load_weights(model, 0)
         except BaseException as error:
@@ -144,12 +150,30 @@ class VLLMEngine:
             with contextlib.suppress(Exception):
                 asyncio.run_coroutine_threadsafe(self._shutdown(self._llm), self._loop).result(60)
             self._llm = None
+        else:
+            self._end_start()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         if not self._thread.is_alive():
             self._loop.close()
         self._weights.close()
+        self._delete_folder()
+
+    def _end_start(self) -> None:
+        """End what may be starting still, for which the loop waits and would not stop."""
+        self._given_up = True
+        idle = asyncio.run_coroutine_threadsafe(asyncio.sleep(0), self._loop)
+        deadline = time.monotonic() + CLOSE_S
+        while not wait([idle], timeout=0.2).done and time.monotonic() < deadline:
+            for child in multiprocessing.active_children():
+                if child.pid not in self._others and "EngineCore" in child.name:
+                    child.kill()
+
+    def _delete_folder(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     # Generating
 
@@ -317,11 +341,21 @@ class VLLMEngine:
 
     # Its own loop
 
+    def _run(self) -> None:
+        # What is started by this thread takes over that it hears of no Ctrl-C, which is for the user's process. The
+        # tracker goes first, for Python lets signals through again where it starts one.
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        self._loop.run_forever()
+
     async def _start(self, vllm: Any, arguments: dict[str, Any], threads: int | None) -> Any:
         from vllm.v1.engine.async_llm import AsyncLLM
 
         with _environment(threads):
-            return AsyncLLM.from_engine_args(vllm.AsyncEngineArgs(**arguments))
+            llm = AsyncLLM.from_engine_args(vllm.AsyncEngineArgs(**arguments))
+        if self._given_up:  # nobody would end it
+            await self._shutdown(llm)
+        return llm
 
     async def _shutdown(self, llm: Any) -> None:
         llm.shutdown(timeout=15)

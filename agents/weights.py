@@ -125,13 +125,10 @@ class WeightFolder:
         shutil.rmtree(sent.path.parent, ignore_errors=True)
 
     def _make(self, home: str | None) -> None:
-        """The folder of all versions, locked for as long as it is used."""
+        """The folder of all versions."""
         place = Path(home or tempfile.gettempdir())
-        _sweep(place)
         try:
-            self._folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=place))
-            self._lock = os.open(self._folder, os.O_RDONLY)
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            self._folder, self._lock = own_folder(place, PREFIX)
         except OSError as error:
             raise TransferError(
                 f"The weights cannot be written to {place} ({error.strerror}); make that a folder to write to, or "
@@ -152,9 +149,21 @@ class WeightFolder:
         return str(SHARED_MEMORY) if fits else None
 
 
-def _sweep(home: Path) -> None:
+def own_folder(home: Path, prefix: str) -> tuple[Path, int]:
+    """A new folder whose name begins with `prefix`, and the handle by which it is locked for as long as it is used.
+
+    Those that processes which were killed have left there are deleted.
+    """
+    _sweep(home, prefix)
+    folder = Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-", dir=home))
+    handle = os.open(folder, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    return folder, handle
+
+
+def _sweep(home: Path, prefix: str) -> None:
     """Delete the folders whose process is gone: nobody holds their lock. Those of other users stay."""
-    for folder in home.glob(f"{PREFIX}*"):
+    for folder in home.glob(f"{prefix}*"):
         with contextlib.suppress(OSError):
             if folder.stat().st_uid != os.getuid() or time.time() - folder.stat().st_mtime < JUST_MADE_S:
                 continue

@@ -368,6 +368,39 @@ if __name__ == "__main__":
     assert not any(Path(folder).exists() for folder in found["folders"])
 
 
+@pytest.mark.parametrize("seconds", [0.5, 4.0])
+def test_ctrl_c_while_it_starts_leaves_nothing(vllm: Any, repository: Path, tmp_path: Path, seconds: float) -> None:
+    """No process, no folder, and not a word of vLLM's: it hears nothing of what the terminal sends to all."""
+    code = """
+import os, signal, sys, threading, time
+from tied_model import its_tokenizer, varied
+from ludus.agents.vllm_engine import VLLMEngine
+import psutil
+def interrupt():
+    while not psutil.Process().children():
+        time.sleep(0.01)
+    time.sleep(float(sys.argv[1]))
+    os.killpg(0, signal.SIGINT)
+if __name__ == "__main__":
+    threading.Thread(target=interrupt).start()
+    try:
+        VLLMEngine(varied(0), its_tokenizer(), slots=4, max_length=96, threads=1)
+    except KeyboardInterrupt:
+        print("interrupted", [one.pid for one in psutil.Process().children() if "tracker" not in str(one.cmdline())])
+"""
+    (tmp_path / "pressed.py").write_text(code)
+    path = os.pathsep.join([str(repository / "tests"), os.environ.get("PYTHONPATH", "")])
+    process = subprocess.Popen(
+        [sys.executable, "pressed.py", str(seconds)], cwd=tmp_path, env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    said, errors = process.communicate(timeout=300)
+    assert said == "interrupted []\n", errors
+    assert "Traceback" not in errors and "ERROR" not in errors
+    for place in ("/dev/shm", tempfile.gettempdir()):
+        assert not list(Path(place).glob(f"ludus-*-{process.pid}-*"))
+
+
 @pytest.mark.parametrize("when", ["starts", "serves"])
 def test_an_engine_ends_with_the_process_that_started_it(
     vllm: Any, repository: Path, tmp_path: Path, when: str
