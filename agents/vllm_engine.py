@@ -39,6 +39,8 @@ OLDEST = (0, 20)
 WHOLE_VOCABULARY = 4096
 """Up to so many tokens top-p's kept sets are read off the whole distribution; of more, top-k bounds them."""
 DEAD = "vLLM's process has ended; its own messages say why. Resume the run to start it again."
+UNKNOWN = "are not supported for now"
+"""How vLLM says of architectures that it does not know them, before the names of some hundreds that it knows."""
 POLL_S = 0.5
 CLOSE_S = 20.0
 WORKER = "ludus.agents.vllm_worker.LudusWorker"
@@ -134,6 +136,12 @@ class VLLMEngine:
             self.close()
             if isinstance(error, LudusError) or not isinstance(error, Exception):
                 raise
+            if UNKNOWN in str(error):
+                known = " and ".join(model.config.architectures or [type(model).__name__])
+                raise MissingVLLMError(
+                    f"vLLM {vllm.__version__} does not know models of the architecture {known}; choose another model, "
+                    "or install a vLLM that does."
+                ) from error
             raise MissingVLLMError(f"vLLM did not start: {_first_line(error)}; its own messages are above.") from error
 
     def __enter__(self) -> VLLMEngine:
@@ -171,6 +179,8 @@ class VLLMEngine:
 
     def _delete_folder(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
+        for lock in self._folder.parent.glob(f"*-{self._folder.name}.lock"):  # of vLLM's, where it was killed loading
+            lock.unlink(missing_ok=True)
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 from tied_model import ALSO_ENDS, SHAPE, its_tokenizer, varied
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import CodeGenConfig, CodeGenForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from ludus.agents.engine import Completion, EngineError, Sampling, StopReason
 from ludus.agents.lora import save_merged
@@ -283,6 +283,12 @@ class TestBadInput:
         narrow = create_tiny_model(SHAPE.model_copy(update={"heads": 4, "kv_heads": 4}), 0)[0]
         with pytest.raises(MissingVLLMError, match="this model's have 16; choose another number of heads"):
             VLLMEngine(narrow, tokenizer, max_length=96)
+
+    def test_a_model_that_vllm_does_not_know(self, vllm: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+        shape = {"vocab_size": len(tokenizer), "n_embd": 64, "n_layer": 1, "n_head": 2, "rotary_dim": 16}
+        unknown = CodeGenForCausalLM(CodeGenConfig(**shape, n_positions=160))
+        with pytest.raises(MissingVLLMError, match=r"know models of the architecture CodeGenForCausalLM; choose"):
+            VLLMEngine(unknown, tokenizer, max_length=96)
 
     def test_sequences_longer_than_the_model_reads(
         self, vllm: Any, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
