@@ -355,12 +355,13 @@ class Rollout(EpisodeDriver):
         while True:
             begun = () if past is None else past.token_ids
             prompt = [*record.token_ids, *begun]
-            if past is not None and (past.complete or len(prompt) >= getattr(self.engine, "max_length", 2**31)):
+            left = request.sampling.max_tokens - len(begun)
+            full = len(prompt) >= getattr(self.engine, "max_length", 2**31)
+            if past is not None and (past.complete or left <= 0 or full):
                 record.act(past, renderer.text(begun))
                 if not past.complete:
-                    return StopReason.CONTEXT
+                    return StopReason.LENGTH if left <= 0 else StopReason.CONTEXT
                 return StopReason.END if begun[-1] == renderer.end_id else StopReason.STOP
-            left = request.sampling.max_tokens - len(begun)
             limit = left if request.budget is None else min(left, request.budget - record.fresh)
             if limit <= 0:
                 return None

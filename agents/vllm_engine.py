@@ -9,13 +9,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import multiprocessing
 import os
 import shutil
+import signal
 import tempfile
 import threading
 import time
 from collections.abc import Coroutine, Mapping
 from concurrent.futures import wait
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,17 +29,22 @@ from .engine import Completion, EngineError, Sampling, StopReason, check_request
 from .handover import Handover
 from .lora import save_merged
 from .turn_end import TurnEnd
-from .weights import Proof, Sent, TransferError, WeightFolder, plain_weights, prove
+from .vllm_worker import Owner
+from .weights import Proof, Sent, TransferError, WeightFolder, own_folder, plain_weights, prove
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 T = TypeVar("T")
+OLDEST = (0, 20)
 WHOLE_VOCABULARY = 4096
 """Up to so many tokens top-p's kept sets are read off the whole distribution; of more, top-k bounds them."""
 DEAD = "vLLM's process has ended; its own messages say why. Resume the run to start it again."
 ASLEEP = "vLLM sleeps and has left its memory to the trainer (engine.sleep); call wake() before it is asked."
+UNKNOWN = "are not supported for now"
+"""How vLLM says of architectures that it does not know them, before the names of some hundreds that it knows."""
 POLL_S = 0.5
+CLOSE_S = 20.0
 WORKER = "ludus.agents.vllm_worker.LudusWorker"
 
 
@@ -99,9 +107,11 @@ class VLLMEngine:
         self._interrupts = 0
         self._served: Sent | None = None
         self._weights = WeightFolder(near)
-        self._folder = Path(tempfile.mkdtemp(prefix=f"ludus-vllm-{os.getpid()}-"))
+        self._folder, self._lock = own_folder(Path(tempfile.gettempdir()), "ludus-vllm-")
+        self._others = {child.pid for child in multiprocessing.active_children()}
+        self._given_up = False
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="ludus-vllm", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="ludus-vllm", daemon=True)
         self._thread.start()
         self._llm: Any = None
         self._open = asyncio.Event()  # while it is not set, weights change
@@ -116,6 +126,7 @@ class VLLMEngine:
             "disable_log_stats": True,
             "enable_prefix_caching": True,
             "worker_extension_cls": WORKER,
+            "additional_config": {"ludus": Owner(os.getpid())},
             "seed": 0,
         }
         if handover is not None:
@@ -131,7 +142,7 @@ class VLLMEngine:
             save_merged(model, self._folder)
             tokenizer.save_pretrained(self._folder)
             self._llm = self._do(self._start(vllm, {**arguments, **(settings or {})}, threads), "start")
-            shutil.rmtree(self._folder, ignore_errors=True)  # it has been read, and a kill would leave it
+            self._delete_folder()  # it has been read, and a kill would leave it
             self._do(self._llm.collective_rpc("ludus_follow", args=(os.getpid(),)), "start")
             if handover is not None:
                 self._do(self._open_handover(handover), "start")
@@ -140,6 +151,12 @@ class VLLMEngine:
             self.close()
             if isinstance(error, LudusError) or not isinstance(error, Exception):
                 raise
+            if UNKNOWN in str(error):
+                known = " and ".join(model.config.architectures or [type(model).__name__])
+                raise MissingVLLMError(
+                    f"vLLM {vllm.__version__} does not know models of the architecture {known}; choose another model, "
+                    "or install a vLLM that does."
+                ) from error
             raise MissingVLLMError(f"vLLM did not start: {_first_line(error)}; its own messages are above.") from error
 
     def __enter__(self) -> VLLMEngine:
@@ -156,12 +173,32 @@ class VLLMEngine:
             with contextlib.suppress(Exception):
                 asyncio.run_coroutine_threadsafe(self._shutdown(self._llm), self._loop).result(60)
             self._llm = None
+        else:
+            self._end_start()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         if not self._thread.is_alive():
             self._loop.close()
         self._weights.close()
+        self._delete_folder()
+
+    def _end_start(self) -> None:
+        """End what may be starting still, for which the loop waits and would not stop."""
+        self._given_up = True
+        idle = asyncio.run_coroutine_threadsafe(asyncio.sleep(0), self._loop)
+        deadline = time.monotonic() + CLOSE_S
+        while not wait([idle], timeout=0.2).done and time.monotonic() < deadline:
+            for child in multiprocessing.active_children():
+                if child.pid not in self._others and "EngineCore" in child.name:
+                    child.kill()
+
+    def _delete_folder(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
+        for lock in self._folder.parent.glob(f"*-{self._folder.name}.lock"):  # of vLLM's, where it was killed loading
+            lock.unlink(missing_ok=True)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     # Generating
 
@@ -198,6 +235,7 @@ class VLLMEngine:
             seed=sampling.seed % 2**63,
             logprobs=shown or 0,
             stop_token_ids=[self.end_id],
+            ignore_eos=True,  # else it stops at all that the model's generation_config.json names, too
             detokenize=False,
             output_kind=RequestOutputKind.DELTA,
         )
@@ -211,11 +249,11 @@ class VLLMEngine:
         try:
             async with asyncio.timeout(sampling.deadline_s):
                 async for output in stream:
+                    if self._interrupts != interrupts:  # one that was still queued begins under the new weights
+                        reason = StopReason.INTERRUPTED
+                        break
                     reason = found.take(output.outputs[0], bool(shown))
                     if reason is not None:
-                        break
-                    if self._interrupts != interrupts:
-                        reason = StopReason.INTERRUPTED
                         break
         except TimeoutError:
             reason = StopReason.DEADLINE
@@ -315,7 +353,10 @@ class VLLMEngine:
         return self._do(self._score(token_ids, self._salt(self.version)), "log-probabilities")
 
     def _salt(self, version: int) -> str:
-        """What tells prefixes apart that were cached under other weights, which may have had the same version."""
+        """What tells the prefixes that were cached under some weights from all others.
+
+        A version alone does not: it may be sent again with other weights, as after a phase of training.
+        """
         return f"version {version}, load {self._loads}"
 
     async def _score(self, token_ids: list[int], salt: str) -> list[float]:
@@ -363,11 +404,21 @@ class VLLMEngine:
 
     # Its own loop
 
+    def _run(self) -> None:
+        # What is started by this thread takes over that it hears of no Ctrl-C, which is for the user's process. The
+        # tracker goes first, for Python lets signals through again where it starts one.
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        self._loop.run_forever()
+
     async def _start(self, vllm: Any, arguments: dict[str, Any], threads: int | None) -> Any:
         from vllm.v1.engine.async_llm import AsyncLLM
 
         with _environment(threads):
-            return AsyncLLM.from_engine_args(vllm.AsyncEngineArgs(**arguments))
+            llm = AsyncLLM.from_engine_args(vllm.AsyncEngineArgs(**arguments))
+        if self._given_up:  # nobody would end it
+            await self._shutdown(llm)
+        return llm
 
     async def _shutdown(self, llm: Any) -> None:
         llm.shutdown(timeout=15)
@@ -433,6 +484,18 @@ def import_vllm() -> Any:
             f"This engine needs vLLM; install it with: pip install 'ludus[vllm]', without a GPU by: make setup-vllm "
             f"({_first_line(error)})"
         ) from None
+    except Exception as error:  # of parts that do not go together, such as another torch
+        raise MissingVLLMError(
+            f"vLLM is installed and cannot be imported ({type(error).__name__}: {_first_line(error)}); install it anew "
+            "with: pip install --upgrade 'ludus[vllm]', without a GPU by: make setup-vllm"
+        ) from error
+    numbers = tuple(int(part) for part in vllm.__version__.split(".")[:2] if part.isdecimal())
+    if "dev" not in vllm.__version__ and numbers < OLDEST:
+        wanted = ".".join(map(str, OLDEST))
+        raise MissingVLLMError(
+            f"vLLM {vllm.__version__} is older than {wanted}; run: pip install --upgrade 'ludus[vllm]', without a GPU: "
+            "make setup-vllm"
+        )
     return vllm
 
 

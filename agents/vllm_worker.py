@@ -1,6 +1,6 @@
 """What Ludus adds to vLLM's worker process: taking in weights, saying what was taken in, and ending with its user.
 
-Loaded by vLLM (`worker_extension_cls`) into each worker; nothing else imports it.
+Loaded by vLLM (`worker_extension_cls`) into each worker.
 """
 
 from __future__ import annotations
@@ -20,10 +20,6 @@ from tqdm.std import TqdmDefaultWriteLock
 
 from .weights import digest, read_weights
 
-# Bars in a spawned process share a lock that has a name in /dev/shm, which stays there after a kill of all processes at
-# once. Nobody draws beside this one.
-TqdmDefaultWriteLock.mp_lock = None
-
 
 class LudusWorker:
     """Methods that join those of the worker; `collective_rpc` calls them by name."""
@@ -36,7 +32,7 @@ class LudusWorker:
 
     def ludus_follow(self, pid: int) -> None:
         """End this process when the one that started vLLM is gone, however it ended."""
-        threading.Thread(target=_follow, args=(pid,), name="ludus-follow", daemon=True).start()
+        follow(pid)
 
     def ludus_load(self, path: str) -> dict[str, str]:
         """Take in the weights of a file; the digest of each tensor that was given to the model, by name."""
@@ -90,6 +86,34 @@ def _watched(model: Any) -> Iterator[dict[str, str]]:
         yield found
     finally:
         del model.load_weights  # of this model alone, in front of that of its class
+
+
+class Owner(str):
+    """In vLLM's settings: who starts it. A process to which they are sent ends with that one, from then on.
+
+    So does one that is still starting, which no call reaches. Its value is always the same, for vLLM tells by its
+    settings whether what it compiled may be used again.
+    """
+
+    pid: int
+
+    def __new__(cls, pid: int) -> Owner:
+        found = super().__new__(cls, "owner")
+        found.pid = pid
+        return found
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return follow, (self.pid,)
+
+
+def follow(pid: int) -> Owner:
+    """End this process when another one is gone, however that ended."""
+    if pid != os.getpid():
+        # Bars in a spawned process share a lock that has a name in /dev/shm, where it stays after a kill of all
+        # processes at once. Nobody draws beside this one.
+        TqdmDefaultWriteLock.mp_lock = None
+        threading.Thread(target=_follow, args=(pid,), name="ludus-follow", daemon=True).start()
+    return Owner(pid)
 
 
 def _follow(pid: int) -> None:

@@ -76,8 +76,9 @@ class Proof:
 class WeightFolder:
     """Where versions of a model's weights lie for engines on this machine: in shared memory where there is room.
 
-    near: the folder to use instead, and where shared memory is too small. Use as a context manager, or `close` it:
-    nothing of it stays. What a process that was killed has left there is deleted by the next one.
+    near: the folder to use instead; without one, where shared memory is too small, that of TMPDIR. Use as a context
+    manager, or `close` it: nothing of it stays. What a process that was killed has left there is deleted by the next
+    one.
     """
 
     def __init__(self, near: Path | None = None) -> None:
@@ -107,11 +108,7 @@ class WeightFolder:
         """
         weights = plain_weights(model) if weights is None else weights
         if self._folder is None:
-            home = self._place(weights)
-            _sweep(Path(home or tempfile.gettempdir()))
-            self._folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=home))
-            self._lock = os.open(self._folder, os.O_RDONLY)
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            self._make(self._place(weights))
         place = None
         try:
             # Of its own, for a version may be sent again with other weights, after a roll-back.
@@ -122,13 +119,29 @@ class WeightFolder:
                 shutil.rmtree(place, ignore_errors=True)
             raise TransferError(
                 f"The weights of version {version} could not be written to {self._folder} ({error}); free some space "
-                "there, or choose another folder by TMPDIR."
+                f"there, or choose another folder by {self._setting}."
             ) from error
         return Sent(place / FILE, version, digests(weights), probe_of(model))
 
     def forget(self, sent: Sent) -> None:
         """Delete a version that nobody serves any more."""
         shutil.rmtree(sent.path.parent, ignore_errors=True)
+
+    def _make(self, home: str | None) -> None:
+        """The folder of all versions."""
+        place = Path(home or tempfile.gettempdir())
+        try:
+            self._folder, self._lock = own_folder(place, PREFIX)
+        except OSError as error:
+            raise TransferError(
+                f"The weights cannot be written to {place} ({error.strerror}); make that a folder to write to, or "
+                f"choose another by {self._setting}."
+            ) from error
+
+    @property
+    def _setting(self) -> str:
+        """What chooses the folder."""
+        return "TMPDIR" if self._near is None else "rollout.weights_dir"
 
     def _place(self, weights: Mapping[str, Tensor]) -> str | None:
         """Two versions are there at a time, so twice the room is wanted, and a little more."""
@@ -139,9 +152,21 @@ class WeightFolder:
         return str(SHARED_MEMORY) if fits else None
 
 
-def _sweep(home: Path) -> None:
+def own_folder(home: Path, prefix: str) -> tuple[Path, int]:
+    """A new folder whose name begins with `prefix`, and the handle by which it is locked for as long as it is used.
+
+    Those that processes which were killed have left there are deleted.
+    """
+    _sweep(home, prefix)
+    folder = Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-", dir=home))
+    handle = os.open(folder, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    return folder, handle
+
+
+def _sweep(home: Path, prefix: str) -> None:
     """Delete the folders whose process is gone: nobody holds their lock. Those of other users stay."""
-    for folder in home.glob(f"{PREFIX}*"):
+    for folder in home.glob(f"{prefix}*"):
         with contextlib.suppress(OSError):
             if folder.stat().st_uid != os.getuid() or time.time() - folder.stat().st_mtime < JUST_MADE_S:
                 continue

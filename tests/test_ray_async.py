@@ -6,6 +6,7 @@ import asyncio
 import copy
 import random
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from test_rollout import TOKENIZER as ECHO_TOKENIZER
 from test_rollout import requests, rollout_of, task
 from test_train import SHAPE as ATTENDING
 
-from ludus.agents.engine import Sampling
+from ludus.agents.engine import Completion, Sampling, StopReason
 from ludus.agents.model import create_tiny_model
 from ludus.agents.rollout import EpisodeRequest, failed_episode
 from ludus.agents.torch_engine import TorchEngine
@@ -143,6 +144,26 @@ def test_a_greedy_episode_that_is_interrupted_is_that_in_one(every: int, top_k: 
             seen = max(seen, len(set(versions)))
         assert first == second
     assert seen > 1
+
+
+class LateInterrupts(TorchEngine):
+    """Says of what came to its last token that it was interrupted there."""
+
+    async def generate(self, token_ids: list[int], sampling: Sampling, session: str | None = None) -> Completion:
+        found = await super().generate(token_ids, sampling, session)
+        return replace(found, stop_reason=StopReason.INTERRUPTED) if found.stop_reason is StopReason.LENGTH else found
+
+
+def test_an_episode_that_is_interrupted_at_its_last_token_is_whole() -> None:
+    """It has its tokens and its end; a pause, which nobody would go on with, it has not."""
+    policy = create_tiny_model(ATTENDING, 0)[0]
+    asked_ = requests([task(i, 1) for i in range(5)], max_tokens=20)
+    found = []
+    for kind in (TorchEngine, LateInterrupts):
+        with rollout_of(kind(policy, ECHO_TOKENIZER, slots=16, max_length=400)) as rollout:
+            found.append([plain(episode) for episode in rollout.run(asked_)])
+    assert found[0] == found[1]
+    assert any(episode["stop_reason"] == "length" for episode in found[0])
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -106,6 +107,56 @@ def test_a_worker_that_does_not_answer_is_replaced_and_gets_the_new_weights(
     assert re.search(r"Ray worker 0 (has not answered for 6|did not load weights within 5) s; another takes its", lines)
     found = pool.run(asked(24))
     assert {v for e in found for t in e.trajectories for v in t.versions if v >= 0} == {40}
+
+
+class OutOfReach:
+    """A worker's handle whose next call of a name is lost on its way, as where the network fails for a moment."""
+
+    def __init__(self, pool: RayPool, handle: Any, name: str) -> None:
+        self.pool, self.handle, self.name, self.lost = pool, handle, name, None
+
+    def __getattr__(self, name: str) -> Any:
+        return self if name == self.name and self.lost is None else getattr(self.handle, name)
+
+    def remote(self, *_: Any) -> Any:
+        self.lost = self.handle.cancel.remote([])
+        return self.lost
+
+    def get(self, call: Any) -> Any:
+        """What Ray says of the call that was lost, and of others what came of them."""
+        if call == self.lost:
+            raise self.pool._ray.exceptions.ActorUnavailableError("for a moment", None)
+        return self.pool._cluster.ray.get(call)  # type: ignore[union-attr]
+
+    def kill(self, handle: Any) -> None:
+        """As Ray does, which wants its own handle."""
+        self.pool._cluster.ray.kill(self.handle if handle is self else handle)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("name", ["submit", "load"])
+def test_a_call_that_is_lost_costs_no_episode_and_no_weights(
+    pool: RayPool, said: Said, model: Any, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Nobody knows whether it arrived, so the worker is replaced."""
+    pool.await_workers()
+    worker = pool._workers[0]
+    handle = OutOfReach(pool, worker.handle, name)
+    ray = SimpleNamespace(**{**vars(pool._ray), "get": handle.get, "kill": handle.kill})
+    monkeypatch.setattr(pool, "_ray", ray)
+    monkeypatch.setattr(worker, "handle", handle)
+    version = pool.engine.version + 1
+    pool.engine.load_weights(model, version)
+    tickets = pool.submit(asked(12))
+    deadline = time.monotonic() + 60
+    while pool._workers[0] is worker:
+        assert time.monotonic() < deadline, "it was not replaced"
+        time.sleep(0.05)
+    found: dict[int, Any] = {}
+    while len(found) < 12:
+        pool.wait([ticket for ticket in tickets if ticket not in found])
+        found |= pool.take(tickets)
+    assert {v for e in found.values() for t in e.trajectories for v in t.versions if v >= 0} == {version}
+    assert handle.lost is not None and any("for a moment" in line for line in said.lines)
 
 
 def test_a_full_object_store_stops_nothing(pool: RayPool, ray_cluster: Any, model: Any) -> None:

@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 import torch
-from tied_model import SHAPE, its_tokenizer, varied
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from tied_model import ALSO_ENDS, SHAPE, its_tokenizer, varied
+from transformers import CodeGenConfig, CodeGenForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from ludus.agents.engine import Completion, EngineError, Sampling, StopReason
 from ludus.agents.lora import save_merged
 from ludus.agents.model import create_tiny_model
-from ludus.agents.vllm_engine import MissingVLLMError, VLLMEngine
+from ludus.agents.vllm_engine import MissingVLLMError, VLLMEngine, import_vllm
 from ludus.agents.weights import Sent, TransferError, logprobs_of, prove
 from ludus.verifiers.repetition import Loop
 
@@ -131,6 +131,12 @@ class TestEnds:
             assert tokenizer.eos_token_id not in one.token_ids[:-1]
             assert (one.token_ids[-1] == tokenizer.eos_token_id) == (one.stop_reason is StopReason.END)
 
+    def test_with_no_other_token(self, engine: VLLMEngine) -> None:
+        """vLLM also stops at those that the model's generation_config.json names, unless told not to."""
+        found = generate(engine, *[Sampling(max_tokens=40, seed=seed) for seed in range(20)])
+        assert any(ALSO_ENDS & set(one.token_ids[:-1]) for one in found)
+        assert all(len(one.token_ids) == 40 for one in found if one.stop_reason is StopReason.LENGTH)
+
     def test_with_the_token_that_completes_a_stop_sequence(
         self, engine: VLLMEngine, tokenizer: PreTrainedTokenizerBase
     ) -> None:
@@ -186,8 +192,9 @@ class TestWeights:
             own = logprobs_of(other, [*PROMPT, *found.token_ids])[len(PROMPT) - 1 :]
             assert max(abs(a - b) for a, b in zip(found.logprobs, own, strict=True)) < 1e-4
 
-    @pytest.mark.parametrize("version", [0, 1])  # a version comes again with other weights after a cold start
+    @pytest.mark.parametrize("version", [0, 1])
     def test_nothing_cached_under_the_old_ones_is_used(self, engine: VLLMEngine, version: int) -> None:
+        """Nor where the version stays, as between phases of training."""
         prompt = list(range(4, 84))  # as long as some blocks of the cache
         generate(engine, Sampling(max_tokens=4), prompt=prompt)
         other = varied(1)
@@ -224,9 +231,24 @@ class TestWeights:
         own = logprobs_of(model, ids)
         assert max(abs(a - b) for a, b in zip(engine.logprobs(ids), own, strict=True)) < 1e-4
 
-    def test_generations_under_way_are_interrupted(self, engine: VLLMEngine) -> None:
+    def test_a_file_that_is_gone_is_said_and_the_last_good_ones_stay(
+        self, engine: VLLMEngine, model: PreTrainedModel
+    ) -> None:
+        sent = engine._weights.send(varied(1), 1)
+        sent.path.unlink()
+        with pytest.raises(TransferError, match=r"could not take in the weights of version 1 \(.*\); see its messages"):
+            engine.take(sent)
+        assert engine.version == 0
+        ids = [*PROMPT, *generate(engine, Sampling(max_tokens=20))[0].token_ids]
+        assert engine.logprobs(ids) == pytest.approx(logprobs_of(model, ids), abs=1e-4)
+
+    @pytest.mark.parametrize("count", [6, 40])
+    def test_generations_under_way_are_interrupted(self, engine: VLLMEngine, count: int) -> None:
+        """Those too that wait in vLLM for one of its 16 slots."""
+
         async def meanwhile() -> list[Completion]:
-            tasks = [asyncio.create_task(engine.generate(PROMPT, Sampling(max_tokens=90, seed=n))) for n in range(6)]
+            sampling = [Sampling(max_tokens=90, seed=n) for n in range(count)]
+            tasks = [asyncio.create_task(engine.generate(PROMPT, one)) for one in sampling]
             await asyncio.sleep(0.01)
             await asyncio.to_thread(engine.load_weights, varied(1), 1)
             return await asyncio.gather(*tasks)
@@ -262,11 +284,38 @@ class TestBadInput:
         with pytest.raises(MissingVLLMError, match="this model's have 16; choose another number of heads"):
             VLLMEngine(narrow, tokenizer, max_length=96)
 
+    def test_a_model_that_vllm_does_not_know(self, vllm: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+        shape = {"vocab_size": len(tokenizer), "n_embd": 64, "n_layer": 1, "n_head": 2, "rotary_dim": 16}
+        unknown = CodeGenForCausalLM(CodeGenConfig(**shape, n_positions=160))
+        with pytest.raises(MissingVLLMError, match=r"know models of the architecture CodeGenForCausalLM; choose"):
+            VLLMEngine(unknown, tokenizer, max_length=96)
+
     def test_sequences_longer_than_the_model_reads(
         self, vllm: Any, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
     ) -> None:
         with pytest.raises(EngineError, match=r"reads 160 tokens and engine\.max_length is 161; lower it"):
             VLLMEngine(model, tokenizer, max_length=161)
+
+    @pytest.mark.parametrize(
+        ("package", "says"),
+        [
+            ("__version__ = '0.8.5'", r"^vLLM 0\.8\.5 is older than 0\.20; run: pip install --upgrade 'ludus\[vllm\]'"),
+            (
+                "raise AttributeError('no such operator')",
+                r"^vLLM is installed and cannot be imported \(AttributeError:",
+            ),
+            ("import nothing_of_this_name", r"^This engine needs vLLM; install it with: pip install 'ludus\[vllm\]'"),
+        ],
+    )
+    def test_a_vllm_that_is_too_old_or_broken(self, package: str, says: str, tmp_path: Path, monkeypatch: Any) -> None:
+        (tmp_path / "vllm.py").write_text(package)
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.delitem(sys.modules, "vllm", raising=False)
+        try:
+            with pytest.raises(MissingVLLMError, match=says):
+                import_vllm()
+        finally:
+            sys.modules.pop("vllm", None)
 
     def test_what_vllm_refuses_is_one_sentence_and_leaves_nothing(
         self, vllm: Any, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tmp_path: Path, monkeypatch: Any
@@ -325,30 +374,78 @@ if __name__ == "__main__":
     assert not any(Path(folder).exists() for folder in found["folders"])
 
 
-def test_an_engine_ends_with_the_process_that_started_it(vllm: Any, repository: Path, tmp_path: Path) -> None:
-    """Which SIGKILL leaves no time to close it."""
+@pytest.mark.parametrize("seconds", [0.5, 4.0])
+def test_ctrl_c_while_it_starts_leaves_nothing(vllm: Any, repository: Path, tmp_path: Path, seconds: float) -> None:
+    """No process, no folder, and not a word of vLLM's: it hears nothing of what the terminal sends to all."""
     code = """
-import os, signal
+import os, signal, sys, threading, time
 from tied_model import its_tokenizer, varied
 from ludus.agents.vllm_engine import VLLMEngine
 import psutil
+def interrupt():
+    while not psutil.Process().children():
+        time.sleep(0.01)
+    time.sleep(float(sys.argv[1]))
+    os.killpg(0, signal.SIGINT)
 if __name__ == "__main__":
-    engine = VLLMEngine(varied(0), its_tokenizer(), slots=4, max_length=96, threads=1)
-    print(*(one.pid for one in psutil.Process().children(recursive=True)), flush=True)
+    threading.Thread(target=interrupt).start()
+    try:
+        VLLMEngine(varied(0), its_tokenizer(), slots=4, max_length=96, threads=1)
+    except KeyboardInterrupt:
+        print("interrupted", [one.pid for one in psutil.Process().children() if "tracker" not in str(one.cmdline())])
+"""
+    (tmp_path / "pressed.py").write_text(code)
+    path = os.pathsep.join([str(repository / "tests"), os.environ.get("PYTHONPATH", "")])
+    process = subprocess.Popen(
+        [sys.executable, "pressed.py", str(seconds)], cwd=tmp_path, env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    said, errors = process.communicate(timeout=300)
+    assert said == "interrupted []\n", errors
+    assert "Traceback" not in errors and "ERROR" not in errors
+    for place in ("/dev/shm", tempfile.gettempdir()):
+        assert not list(Path(place).glob(f"ludus-*-{process.pid}-*"))
+
+
+@pytest.mark.parametrize("when", ["starts", "serves"])
+def test_an_engine_ends_with_the_process_that_started_it(
+    vllm: Any, repository: Path, tmp_path: Path, when: str
+) -> None:
+    """Which SIGKILL leaves no time to close it."""
+    code = """
+import os, signal, sys, threading, time
+from tied_model import its_tokenizer, varied
+from ludus.agents.vllm_engine import VLLMEngine
+import psutil
+def children():
+    return [one.pid for one in psutil.Process().children(recursive=True)]
+def end():
+    print(*children(), flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
+def wait_for_them():
+    while not children():
+        time.sleep(0.01)
+    time.sleep(1.0)
+    end()
+if __name__ == "__main__":
+    if sys.argv[1] == "starts":
+        threading.Thread(target=wait_for_them).start()
+    engine = VLLMEngine(varied(0), its_tokenizer(), slots=4, max_length=96, threads=1)
+    end()
 """
     (tmp_path / "killed.py").write_text(code)
     path = os.pathsep.join([str(repository / "tests"), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, "killed.py"]
+    command = [sys.executable, "killed.py", when]
     with (tmp_path / "out").open("w") as out:
         process = subprocess.Popen(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, stdout=out)
         assert process.wait(300) == -signal.SIGKILL
     pids = (tmp_path / "out").read_text().split()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while any(Path(f"/proc/{pid}").exists() for pid in pids):
         assert pids and time.monotonic() < deadline, "processes are left"
         time.sleep(0.1)
-    assert not list(Path(tempfile.gettempdir()).glob(f"ludus-vllm-{process.pid}-*"))
+    if when == "serves":
+        assert not list(Path(tempfile.gettempdir()).glob(f"ludus-vllm-{process.pid}-*"))
 
 
 def test_a_kill_of_all_its_processes_leaves_no_semaphore(vllm: Any, repository: Path, tmp_path: Path) -> None:

@@ -104,6 +104,11 @@ def test_no_room_is_said(tmp_path: Path) -> None:
         folder.send(tiny(), 2)
 
 
+def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
+    with pytest.raises(TransferError, match=r"to \S*/typo \(No such .*\); .* another by rollout\.weights_dir\.$"):
+        WeightFolder(tmp_path / "typo").send(tiny(), 1)
+
+
 @pytest.fixture(scope="module")
 def sent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sent]:
     with WeightFolder(tmp_path_factory.mktemp("weights")) as folder:

@@ -12,12 +12,16 @@ SHAPE = TinyModel(
     hidden_size=64, layers=2, heads=2, kv_heads=2, intermediate_size=96, max_length=160, tags=("<calculator>",)
 )
 
+ALSO_ENDS = frozenset(range(20, 40))
+"""Tokens that also end a turn by what its generation_config.json says, as <|endoftext|> does of many chat models."""
+
 
 def varied(seed: int) -> PreTrainedModel:
     """Weights that say something else for each seed."""
     model, _ = create_tiny_model(SHAPE, seed)
     model.config.tie_word_embeddings = True
     model.tie_weights()
+    model.generation_config.eos_token_id = [model.config.eos_token_id, *ALSO_ENDS]
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for weight in model.parameters():

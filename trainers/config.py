@@ -260,7 +260,7 @@ class RolloutConfig(Section):
         None, description="a Ray cluster to use, such as auto or ray://host:10001; unset: one is started for the run"
     )
     weights_dir: str | None = Field(
-        None, description="folder that all workers see, through which they get weights; unset: /dev/shm or the run's"
+        None, description="folder that all workers see, through which they get weights; unset: /dev/shm or TMPDIR"
     )
 
     @model_validator(mode="after")

@@ -424,9 +424,10 @@ class RayPool:
             else:
                 self._replace(worker, f"failed ({first_line(error.cause)})")
             return
-        except errors.ActorUnavailableError as error:  # it may answer again
+        except errors.ActorUnavailableError as error:
             worker.failures += 1
-            if worker.failures >= TRIES:
+            # It may answer again, but episodes may be lost that this call was to give it; a poll can be made again.
+            if call is not worker.poll or worker.info is None or worker.failures >= TRIES:
                 return self._replace(worker, f"cannot be reached ({first_line(error)})")
             answer = None
         except errors.RayError as error:
@@ -509,6 +510,9 @@ class RayPool:
                 raise error.cause from None
             with self._changed:
                 self._replace(worker, f"could not load the weights ({first_line(error.cause)})")
+        except self._ray.exceptions.ActorUnavailableError as error:  # it would go on with the weights of before
+            with self._changed:
+                self._replace(worker, f"could not load the weights ({first_line(error)})")
         except self._ray.exceptions.RayError:
             pass
 

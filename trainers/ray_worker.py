@@ -137,9 +137,6 @@ class RolloutWorker:
         close = getattr(self._engine, "close", None)  # of an engine with processes of its own
         if close is not None:
             close()
-        close = getattr(self._engine, "close", None)
-        if close is not None:
-            close()
 
     async def _play(self, ticket: int, request: EpisodeRequest) -> None:
         try:
