@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,7 +65,9 @@ def choose_handover(config: EngineConfig, device: torch.device) -> Handover | No
             f"engine.transfer = ipc is for a trainer and vLLM that share the first GPU, and {where}; set "
             "engine.transfer: auto."
         )
-    return ON_THE_GPU if shared and config.transfer != "file" else None
+    if not shared or config.transfer == "file":
+        return None
+    return replace(ON_THE_GPU, insisted=config.transfer == "ipc")
 
 
 @contextmanager

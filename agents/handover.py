@@ -24,10 +24,12 @@ class Handover:
     """One of vLLM's ways to take weights over, whose messages are those of its backend `ipc`.
 
     backend: its name in `vllm.distributed.weight_transfer`. handles: one of each tensor, good as long as it is open.
+    insisted: where the first handover fails the engine does not start, in place of reading files from then on.
     """
 
     backend: str
     handles: Callable[[Mapping[str, Tensor]], AbstractContextManager[list[Handle]]]
+    insisted: bool = True
 
     @property
     def config(self) -> dict[str, str]:

@@ -16,6 +16,7 @@ import signal
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Coroutine, Mapping
 from concurrent.futures import wait
 from multiprocessing import resource_tracker
@@ -144,9 +145,7 @@ class VLLMEngine:
             self._llm = self._do(self._start(vllm, {**arguments, **(settings or {})}, threads), "start")
             self._delete_folder()  # it has been read, and a kill would leave it
             self._do(self._llm.collective_rpc("ludus_follow", args=(os.getpid(),)), "start")
-            if handover is not None:
-                self._do(self._open_handover(handover), "start")
-            self.load_weights(model, 0)
+            self._load_first(model)
         except BaseException as error:
             self.close()
             if isinstance(error, LudusError) or not isinstance(error, Exception):
@@ -278,6 +277,20 @@ class VLLMEngine:
 
     # Weights
 
+    def _load_first(self, model: PreTrainedModel) -> None:
+        """Serve version 0, by its file where a handover fails that is not insisted on."""
+        handover = self._handover
+        try:
+            if handover is not None:
+                self._do(self._open_handover(handover), "start")
+            self.load_weights(model, 0)
+        except Exception as error:
+            if handover is None or handover.insisted or self._llm.errored:
+                raise
+            warnings.warn(f"Weights go to vLLM by a file, for they cannot be handed over: {error}", stacklevel=3)
+            self._handover = None
+            self.load_weights(model, 0)
+
     def load_weights(self, model: PreTrainedModel, version: int) -> None:
         """Serve the weights of `model` from now on, once it is proven that they are; see `take`."""
         weights = plain_weights(model)
@@ -286,7 +299,11 @@ class VLLMEngine:
             if self._handover is None:
                 self.take(sent)
             else:
-                with self._handover.message(weights) as message:
+                with contextlib.ExitStack() as stack:
+                    try:
+                        message = stack.enter_context(self._handover.message(weights))
+                    except Exception as error:  # of CUDA, which does not share memory everywhere
+                        raise _not_taken(sent, error, handed=True) from error
                     self.proof = self._do(self._take(sent, message), "the weights")
         except BaseException:
             self._weights.forget(sent)
@@ -332,11 +349,7 @@ class VLLMEngine:
         except EngineDeadError:
             raise
         except Exception as error:
-            advice = "see its messages" if message is None else "set engine.transfer: file"
-            raise TransferError(
-                f"vLLM could not take in the weights of version {sent.version} ({_first_line(error)}); {advice}, and "
-                "resume the run."
-            ) from error
+            raise _not_taken(sent, error, handed=message is not None) from error
         finally:
             await self._llm.resume_generation()
         logprobs = await self._score(list(sent.probe.token_ids), f"probe {next(self._names)}")
@@ -538,6 +551,14 @@ def cache_bytes(config: Any, slots: int, max_length: int, dtype: torch.dtype) ->
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     blocks = -(-max_length // 128) + 1
     return slots * blocks * 128 * 2 * config.num_hidden_layers * heads * _head_width(config) * dtype.itemsize
+
+
+def _not_taken(sent: Sent, error: Exception, handed: bool) -> TransferError:
+    advice = "set engine.transfer: file" if handed else "see its messages"
+    return TransferError(
+        f"vLLM could not take in the weights of version {sent.version} ({_first_line(error)}); {advice}, and resume the"
+        " run."
+    )
 
 
 def _first_line(error: BaseException) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -129,6 +130,25 @@ class TestHandover:
         assert not sent.path.exists()
 
 
+@pytest.mark.vllm
+def test_where_the_first_handover_fails_and_none_is_insisted_on_files_do(vllm: Any) -> None:
+    def refused(weights: object) -> Any:
+        raise RuntimeError("CUDA error: invalid argument")
+
+    handover = replace(Faulty().handover, handles=refused, insisted=False)
+    settings = {"worker_extension_cls": WORKER}
+    with (
+        pytest.warns(UserWarning, match=r"by a file, for .* version 0 \(CUDA error: invalid argument\); set engine"),
+        VLLMEngine(
+            varied(0), its_tokenizer(), max_length=96, threads=1, settings=settings, handover=handover
+        ) as engine,
+    ):
+        engine.load_weights(varied(1), 1)
+        assert engine.proof is not None and engine.proof.version == 1
+        assert taken(engine) == 0
+        assert serves(engine, varied(1))
+
+
 class TestChoice:
     @pytest.mark.parametrize(
         ("transfer", "device", "settings", "handed"),
@@ -147,7 +167,8 @@ class TestChoice:
         self, transfer: str, device: str, settings: dict[str, object], handed: bool
     ) -> None:
         config = EngineConfig.model_validate({"kind": "vllm", "transfer": transfer, "vllm": settings})
-        assert choose_handover(config, torch.device(device)) is (ON_THE_GPU if handed else None)
+        found = choose_handover(config, torch.device(device))
+        assert found == (replace(ON_THE_GPU, insisted=config.transfer == "ipc") if handed else None)
 
     @pytest.mark.parametrize(
         ("device", "settings", "sentence"),
