@@ -108,6 +108,7 @@ class VLLMEngine:
         self._interrupts = 0
         self._served: Sent | None = None
         self._weights = WeightFolder(near)
+        self._lock: int | None
         self._folder, self._lock = own_folder(Path(tempfile.gettempdir()), "ludus-vllm-")
         self._others = {child.pid for child in multiprocessing.active_children()}
         self._given_up = False

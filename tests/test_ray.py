@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +28,7 @@ from ludus.run_folder import RunFolder
 from ludus.train import train_recipe
 from ludus.trainers.checkpoint import list_checkpoints
 from ludus.trainers.config import RolloutConfig
-from ludus.trainers.ray_cluster import RayError, import_ray
+from ludus.trainers.ray_cluster import RayCluster, RayError, import_ray
 from ludus.trainers.ray_pool import LongestFirst, RayPool, _Job
 from ludus.verifiers.verdict import Verdict
 
@@ -218,6 +219,19 @@ def test_more_workers_than_there_is_room_for_are_refused(
     with pytest.raises(RayError, match=r"no room for rollout\.workers = 2 of 0\.5 CPU and 8 GPU each"):
         pool_of(model, tmp_path, Said(), workers=2, gpus_per_worker=8.0)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("form", ["127.0.0.1:{}", "ray://127.0.0.1:{}"])
+def test_a_cluster_that_is_not_there_is_said_at_once(form: str) -> None:
+    """Ray itself would try for minutes, and hear of no Ctrl-C."""
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # and does not listen
+        address = form.format(closed.getsockname()[1])
+        cluster = object.__new__(RayCluster)
+        with pytest.raises(
+            RayError, match=rf"^No Ray at {address} \(.*refused\); start one with `ray start --head`, or"
+        ):
+            cluster._connect(address, 1, 1.0)
 
 
 def test_an_old_ray_and_none_are_told_in_one_sentence(ray_cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -260,7 +260,7 @@ class TestWeights:
             assert found.version == 1 or found.stop_reason in (
                 StopReason.INTERRUPTED,
                 StopReason.END,
-                StopReason.CONTEXT,
+                StopReason.LENGTH,
             )
 
 

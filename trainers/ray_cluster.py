@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 from typing import Any
 
 from ..sandbox.errors import LudusError
@@ -16,6 +17,8 @@ OLDEST = (2, 50)
 STORE_BYTES = 128 * 2**20
 """Of the object store of a cluster started here; episodes and requests hardly use it."""
 RESERVE_S = 60.0
+ANSWER_S = 10.0
+"""How long a connection to a cluster may take."""
 
 
 class RayError(LudusError):
@@ -97,6 +100,7 @@ class RayCluster:
                 "_system_config": {"worker_niceness": 0},  # by default workers stand back behind the learner
             }
         else:
+            check_answers(address)
             settings["address"] = address
         try:
             self.ray.init(**settings)
@@ -119,6 +123,20 @@ class RayCluster:
                 f"Ray has no room for rollout.workers = {workers} of {wants} each (free: {there}); lower"
                 " rollout.workers, rollout.cpus_per_worker or rollout.gpus_per_worker."
             )
+
+
+def check_answers(address: str) -> None:
+    """RayError where the address has a host and a port at which nothing answers; Ray tries for minutes, unstoppably."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S).close()
+    except (OSError, OverflowError, UnicodeError) as error:
+        raise RayError(
+            f"No Ray at {address} ({first_line(error)}); start one with `ray start --head`, or unset"
+            " rollout.ray_address."
+        ) from error
 
 
 def first_line(error: BaseException) -> str:
