@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -32,8 +32,9 @@ def make_engine(
     *,
     threads: int | None = None,
     near: Path | None = None,
+    note: Callable[[str], None] | None = None,
 ) -> TorchEngine | VLLMEngine:
-    """The engine of a recipe, which serves `model`. threads, near: as of VLLMEngine, which is to be closed."""
+    """The engine of a recipe, which serves `model`. threads, near, note: as of VLLMEngine, which is to be closed."""
     if config.kind == "torch":
         return TorchEngine(model, tokenizer, slots=config.slots, max_length=config.max_length)
     device = next(model.parameters()).device
@@ -47,6 +48,7 @@ def make_engine(
         timeout_s=config.timeout_s,
         threads=threads,
         near=near,
+        note=note,
         handover=choose_handover(config, device),
         sleeps=config.sleep,
     )
@@ -72,10 +74,13 @@ def choose_handover(config: EngineConfig, device: torch.device) -> Handover | No
 
 @contextmanager
 def build_engine(
-    config: EngineConfig, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+    config: EngineConfig,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    note: Callable[[str], None] | None = None,
 ) -> Iterator[TorchEngine | VLLMEngine]:
     """The same, closed when it is left."""
-    engine = make_engine(config, model, tokenizer)
+    engine = make_engine(config, model, tokenizer, note=note)
     try:
         yield engine
     finally:

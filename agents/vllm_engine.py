@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import wait
 from multiprocessing import resource_tracker
 from pathlib import Path
@@ -31,6 +31,7 @@ from .handover import Handover
 from .lora import save_merged
 from .turn_end import TurnEnd
 from .vllm_worker import Owner
+from .waiting import Waiting
 from .weights import Proof, Sent, TransferError, WeightFolder, own_folder, plain_weights, prove
 
 if TYPE_CHECKING:
@@ -62,7 +63,8 @@ class VLLMEngine:
     {"gpu_memory_utilization": 0.4, "tensor_parallel_size": 2}. timeout_s: of the start and of each transfer of weights.
     threads: of the processor that it computes with, where it has no GPU. near: folder for weights, see `WeightFolder`.
     handover: how `load_weights` hands weights over; None: vLLM reads the file, which is written in any case, for a
-    failed proof goes back to it. sleeps: whether vLLM is asked to `sleep` while its user learns, see `resting`.
+    failed proof goes back to it. sleeps: whether vLLM is asked to `sleep` while its user learns, see `resting`. note:
+    is told what is waited for, where that takes more than some seconds.
 
     exact: in float32 its log-probabilities are the trainer's to 1e-4, which each transfer proves.
     `close` it, or use it as a context manager: it has processes of its own.
@@ -82,6 +84,7 @@ class VLLMEngine:
         near: Path | None = None,
         handover: Handover | None = None,
         sleeps: bool = False,
+        note: Callable[[str], None] | None = None,
     ) -> None:
         vllm = import_vllm()
         on_gpu = torch.cuda.is_available()
@@ -104,6 +107,7 @@ class VLLMEngine:
         self._handover = handover
         self._loads = 0
         self._timeout_s = timeout_s
+        self._note = note
         self._names = itertools.count()
         self._interrupts = 0
         self._served: Sent | None = None
@@ -441,7 +445,7 @@ class VLLMEngine:
     def _do(self, coroutine: Coroutine[Any, Any, T], what: str) -> T:
         """Run a coroutine on vLLM's loop. EngineError where it takes too long."""
         future = asyncio.run_coroutine_threadsafe(_alive(coroutine), self._loop)
-        deadline = time.monotonic() + self._timeout_s
+        deadline, waiting = time.monotonic() + self._timeout_s, Waiting()
         while not wait([future], timeout=min(POLL_S, max(deadline - time.monotonic(), 0))).done:
             if self._llm is not None and self._llm.errored:  # of which not every call of vLLM is told
                 future.cancel()
@@ -452,6 +456,9 @@ class VLLMEngine:
                     f"vLLM has not answered for {self._timeout_s:g} s ({what}); see its messages, or raise "
                     "engine.timeout_s."
                 )
+            line = waiting.line(lambda: f"vLLM ({what})")
+            if line is not None and self._note is not None:
+                self._note(line)
         return future.result()
 
 

@@ -50,7 +50,7 @@ def evaluate_model(
     config = EngineConfig.model_validate({"kind": engine, "slots": slots, "max_length": min(max_length, longest)})
     arena = Arena.build(env, lambda: make_env(env, **settings), tokenizer)
     with (
-        build_engine(config, network, tokenizer) as served,
+        build_engine(config, network, tokenizer, None if display is None else display.note) as served,
         Rollout(served, {env: arena}, concurrency=slots) as rollout,
     ):
         count = counter(display, env, arena, tasks)

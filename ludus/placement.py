@@ -5,6 +5,7 @@ Invariant: trainers see an engine and what plays episodes on it, and cannot tell
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,7 +41,7 @@ def place_rollout(
     slots = recipe.engine.slots * config.workers
     concurrency = (recipe.policy.concurrency if recipe.policy else None) or slots
     if config.placement == "in_process":
-        engine = _engine(recipe, model, tokenizer)
+        engine = _engine(recipe, model, tokenizer, display.note)
         return _rollout(recipe, engine, arenas.all, concurrency), engine
     from .trainers.ray_pool import RayPool
 
@@ -72,8 +73,13 @@ def make_workplace(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, specs: li
     return Workplace(_rollout(recipe, engine, arenas, recipe.engine.slots), load)
 
 
-def _engine(recipe: Recipe, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> TorchEngine | VLLMEngine:
-    return make_engine(recipe.engine, model, tokenizer, threads=torch.get_num_threads())
+def _engine(
+    recipe: Recipe,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    note: Callable[[str], None] | None = None,
+) -> TorchEngine | VLLMEngine:
+    return make_engine(recipe.engine, model, tokenizer, threads=torch.get_num_threads(), note=note)
 
 
 def _rollout(recipe: Recipe, engine: TrainingEngine, arenas: dict[str, Arena], concurrency: int) -> Rollout:

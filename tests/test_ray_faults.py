@@ -81,7 +81,7 @@ def test_an_environment_and_a_verifier_that_hang_end_at_the_deadline(
     pool: RayPool, said: Said, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And the learner does not wait in silence."""
-    monkeypatch.setattr("ludus.trainers.ray_pool.SAY_AFTER_S", 1.0)
+    monkeypatch.setattr("ludus.agents.waiting.SAY_AFTER_S", 1.0)
     requests = [*asked(1, wait_for="/nowhere"), *asked(1, "second", hang=True), *asked(6)[1:]]
     found = pool.run(requests)
     assert [e.error for e in found[:2]] == ["the environment took longer than 3 s"] * 2
@@ -96,7 +96,7 @@ def test_a_worker_that_does_not_answer_is_replaced_and_gets_the_new_weights(
     pool: RayPool, said: Said, model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped, so that it lives and says nothing, as new weights come."""
-    monkeypatch.setattr("ludus.trainers.ray_pool.SAY_AFTER_S", 1.0)
+    monkeypatch.setattr("ludus.agents.waiting.SAY_AFTER_S", 1.0)
     pool.await_workers()
     worker = pool._workers[0]
     assert worker.info is not None

@@ -20,7 +20,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -28,6 +27,7 @@ import torch
 from ..agents.engine import Completion, EngineError, Sampling, Usage
 from ..agents.rollout import Arena, EpisodeRequest, failed_episode
 from ..agents.trajectory import Episode
+from ..agents.waiting import Waiting, told
 from ..agents.weights import Sent, WeightFolder, digests, plain_weights
 from ..sandbox.errors import LudusError
 from .config import RolloutConfig
@@ -43,7 +43,6 @@ TRIES = 3
 POLL_S = 1.0
 START_S = 600.0
 CLOSE_S = 10.0
-SAY_AFTER_S = 5.0
 """Seconds of waiting after which a line says what for, and again after twice as many."""
 MEMORY = 0.9
 """Share of the mean length that one more episode leaves as it was."""
@@ -180,9 +179,10 @@ class RayPool:
         self._pump: threading.Thread | None = None
         self._cluster: RayCluster | None = None
         try:
-            self._cluster = RayCluster(
-                config.ray_address, config.workers, config.cpus_per_worker, config.gpus_per_worker
-            )
+            with told(show.note, "Ray to start, and to set room aside"):
+                self._cluster = RayCluster(
+                    config.ray_address, config.workers, config.cpus_per_worker, config.gpus_per_worker
+                )
             self._ray = self._cluster.ray
             self._serving = self._send(model, 0)
             # Kept in the object store, so that a worker can be started where that has become full.
@@ -217,7 +217,7 @@ class RayPool:
         """Play all requests and return their episodes in the same order."""
         tickets = self.submit(requests, urgent=True)
         found: dict[int, Episode] = {}
-        waiting = _Waiting()
+        waiting = Waiting()
         while len(found) < len(tickets):
             left = [ticket for ticket in tickets if ticket not in found]
             self.wait(left, waiting)
@@ -261,7 +261,7 @@ class RayPool:
         with self._changed:
             return sum(len(worker.playing) for worker in self._workers), len(self._queue)
 
-    def wait(self, tickets: Sequence[int], waiting: _Waiting | None = None) -> None:
+    def wait(self, tickets: Sequence[int], waiting: Waiting | None = None) -> None:
         """Wait until one of the tickets is done. waiting: since when, over several calls."""
         wanted = set(tickets)
         self._wait(lambda: not wanted.isdisjoint(self._done), lambda: self._state_of(wanted), waiting)
@@ -280,7 +280,7 @@ class RayPool:
             calls = {worker.handle.load.remote(sent): worker for worker in self._workers}
             # One that is just starting does so first, with weights that are older.
             patience = self._config.reply_deadline_s if all(w.info for w in self._workers) else START_S
-        deadline, waiting = time.monotonic() + patience, _Waiting()
+        deadline, waiting = time.monotonic() + patience, Waiting()
         while calls:
             names = ", ".join(f"Ray worker {worker.index}" for worker in calls.values())
             line = waiting.line(lambda names=names: f"{names} to load weights")  # type: ignore[misc]
@@ -326,9 +326,9 @@ class RayPool:
 
     # Waiting
 
-    def _wait(self, until: Callable[[], bool], what: Callable[[], str], waiting: _Waiting | None = None) -> None:
+    def _wait(self, until: Callable[[], bool], what: Callable[[], str], waiting: Waiting | None = None) -> None:
         """Wait, and say now and then what for."""
-        waiting = _Waiting() if waiting is None else waiting
+        waiting = Waiting() if waiting is None else waiting
         while True:
             with self._changed:
                 self._raise_error()
@@ -515,23 +515,6 @@ class RayPool:
                 self._replace(worker, f"could not load the weights ({first_line(error)})")
         except self._ray.exceptions.RayError:
             pass
-
-
-class _Waiting:
-    """Since when somebody waits, and when to say so again."""
-
-    def __init__(self) -> None:
-        self._since = time.monotonic()
-        self._clock = datetime.now()
-        self._say_at = SAY_AFTER_S
-
-    def line(self, what: Callable[[], str]) -> str | None:
-        """What to say now, if anything."""
-        waited = time.monotonic() - self._since
-        if waited < self._say_at:
-            return None
-        self._say_at = 2 * waited
-        return f"Waiting since {self._clock:%H:%M:%S} ({waited:.0f} s) for {what()}."
 
 
 def _cause_of_death(error: BaseException) -> str:
