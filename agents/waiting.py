@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from datetime import datetime
 
 SAY_AFTER_S = 5.0
+"""Seconds of waiting after which a line says what for, and again after twice as many."""
 POLL_S = 0.5
 
 

@@ -43,7 +43,6 @@ TRIES = 3
 POLL_S = 1.0
 START_S = 600.0
 CLOSE_S = 10.0
-"""Seconds of waiting after which a line says what for, and again after twice as many."""
 MEMORY = 0.9
 """Share of the mean length that one more episode leaves as it was."""
 CALLS = 100
@@ -425,10 +424,10 @@ class RayPool:
                 self._replace(worker, f"failed ({first_line(error.cause)})")
             return
         except errors.ActorUnavailableError as error:
-            worker.failures += 1
             # It may answer again, but episodes may be lost that this call was to give it; a poll can be made again.
-            if call is not worker.poll or worker.info is None or worker.failures >= TRIES:
+            if call is not worker.poll or worker.info is None or worker.failures + 1 >= TRIES:
                 return self._replace(worker, f"cannot be reached ({first_line(error)})")
+            worker.failures += 1
             answer = None
         except errors.RayError as error:
             return self._replace(worker, f"died ({_cause_of_death(error)})")
