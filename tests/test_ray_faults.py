@@ -95,8 +95,8 @@ def test_an_environment_and_a_verifier_that_hang_end_at_the_deadline(
     found = pool.run(requests)
     assert [e.error for e in found[:2]] == ["the environment took longer than 3 s"] * 2
     assert all(episode.error is None for episode in found[2:])
-    waits = r"Waiting since \S+ \(\d+ s\) for 2 episodes \(0 of them not begun\), the oldest (first|second)/0, for \d s on worker"
-    assert re.search(waits, "\n".join(said.lines))
+    late = r"2 episodes \(0 of them not begun\), the oldest (first|second)/0, for \d s on worker"
+    assert re.search(rf"Waiting since \S+ \(\d+ s\) for {late}", "\n".join(said.lines))
 
 
 def test_a_worker_that_does_not_answer_is_replaced_and_gets_the_new_weights(
