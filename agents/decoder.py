@@ -240,7 +240,7 @@ def check_architecture(config: Any) -> None:
     if config.model_type not in FAMILIES:
         raise UnsupportedModelError(
             f"TorchEngine runs models of the families {', '.join(FAMILIES)}, and this one is "
-            f"'{config.model_type}'; choose such a model."
+            f"'{config.model_type}'; choose such a model, or engine.kind: vllm."
         )
     if getattr(config, "use_sliding_window", False) or (config.model_type == "mistral" and config.sliding_window):
         raise UnsupportedModelError("TorchEngine has no sliding-window attention; choose a model without it.")
@@ -256,12 +256,16 @@ def head_dim(config: Any) -> int:
     return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
+def kv_heads(config: Any) -> int:
+    """Heads of keys and values of a transformers model."""
+    return getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+
+
 def cache_shape(config: Any, slots: int, max_length: int) -> tuple[int, int, int, int, int, int]:
     """[layers, 2, slots, kv_heads, length, head_dim] of the cache that serves so many sequences of such a length."""
     # Padded positions of a prefill chunk are written, too, so the cache has room for one chunk's padding.
     length = max_length + 64
-    heads = config.num_key_value_heads
-    return config.num_hidden_layers, 2, max(slots, MIN_ROWS), heads, length, head_dim(config)
+    return config.num_hidden_layers, 2, max(slots, MIN_ROWS), kv_heads(config), length, head_dim(config)
 
 
 def _round_up(value: int, multiple: int) -> int:

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from ..sandbox.errors import LudusError
+from .decoder import head_dim, kv_heads
 from .engine import Completion, EngineError, Sampling, StopReason, check_request
 from .handover import Handover
 from .lora import save_merged
@@ -542,7 +543,7 @@ def _check_heads(config: Any) -> None:
     """MissingVLLMError where vLLM's kernels for the processor do not know the width of the model's heads."""
     from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
 
-    width, known = _head_width(config), CPUAttentionBackend.get_supported_head_sizes()
+    width, known = head_dim(config), CPUAttentionBackend.get_supported_head_sizes()
     if width not in known:
         raise MissingVLLMError(
             f"vLLM's build for the CPU knows attention heads of {', '.join(map(str, known))} numbers, and this model's"
@@ -550,15 +551,10 @@ def _check_heads(config: Any) -> None:
         )
 
 
-def _head_width(config: Any) -> int:
-    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-
-
 def cache_bytes(config: Any, slots: int, max_length: int, dtype: torch.dtype) -> int:
     """What keys and values of so many sequences of such a length take, in blocks, and a little more."""
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     blocks = -(-max_length // 128) + 1
-    return slots * blocks * 128 * 2 * config.num_hidden_layers * heads * _head_width(config) * dtype.itemsize
+    return slots * blocks * 128 * 2 * config.num_hidden_layers * kv_heads(config) * head_dim(config) * dtype.itemsize
 
 
 def _not_taken(sent: Sent, error: Exception, handed: bool) -> TransferError:

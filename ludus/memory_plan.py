@@ -67,7 +67,8 @@ def plan_memory(
     whether that of STaR is still to be loaded. UnsupportedModelError where the engine cannot run the model.
     """
     model = outline_model(recipe.model)
-    check_architecture(model.config)
+    if recipe.engine.kind == "torch":
+        check_architecture(model.config)
     policy, needs = recipe.policy, algorithm.needs if algorithm is not None else frozenset()
     teacher = 0
     if policy is not None and policy.teacher is not None:

@@ -20,9 +20,10 @@ from test_preference_rounds import weights
 from test_train import Notes, Vowels
 from tied_model import SHAPE
 from torch.optim.optimizer import register_optimizer_step_pre_hook
+from transformers import GemmaConfig, GemmaForCausalLM, XGLMConfig, XGLMForCausalLM
 
 from ludus import train
-from ludus.agents.model import create_tiny_model
+from ludus.agents.model import character_tokenizer, create_tiny_model
 from ludus.envs.source import ProceduralSource
 from ludus.envs.task import Task
 from ludus.envs.text_env import TextEnv
@@ -154,6 +155,32 @@ def test_a_run_whose_engine_sleeps_while_anything_learns_ends_with_the_same_weig
     assert rested == [True] * 7
     ends = [weights(tmp_path / name) for name in ("awake", "rested")]
     assert all(torch.equal(tensor, ends[1][name]) for name, tensor in ends[0].items())
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_models_are_those_that_vllm_knows(vllm: Any, known: bool, tmp_path: Path) -> None:
+    """Other families than TorchEngine has; of what vLLM has not either, one sentence and nothing besides."""
+    tokenizer = character_tokenizer(("<calculator>", "</calculator>"))
+    names = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+    names |= {"vocab_size": len(tokenizer), "max_position_embeddings": 160}
+    torch.manual_seed(0)
+    if known:
+        shape = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 2}
+        model = GemmaForCausalLM(GemmaConfig(**shape, num_key_value_heads=1, head_dim=32, **names))
+    else:
+        model = XGLMForCausalLM(XGLMConfig(d_model=64, num_layers=2, attention_heads=2, ffn_dim=96, **names))
+    model.save_pretrained(tmp_path / "other")
+    tokenizer.save_pretrained(tmp_path / "other")
+    process = begin(tmp_path, "model={path: other}")
+    said, _ = process.communicate(timeout=400)
+    assert process.returncode == (0 if known else 2), said
+    if known:
+        rows = [row for row in read_metrics(tmp_path / "run") if row["phase"] == "policy"]
+        assert all(row["kl_sampler/k3"] < 1e-6 for row in rows) and len(rows) == 3
+    else:
+        assert "does not know models of the architecture XGLMForCausalLM; choose another model" in said
+        assert "Traceback" not in said and not (tmp_path / "run").exists()
+    assert not left_behind(process)
 
 
 @pytest.mark.ray

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from ..agents.config import EngineConfig
-from ..agents.decoder import cache_shape, head_dim
+from ..agents.decoder import cache_shape, head_dim, kv_heads
 from .config import OptimizerConfig
 from .optimizer import muon_weights
 
@@ -68,8 +68,9 @@ def engine_bytes(model: PreTrainedModel, engine: EngineConfig, itemsize: int) ->
 def micro_batch_bytes(model: PreTrainedModel, tokens: int, gradient_checkpointing: bool) -> dict[str, int]:
     """What a forward pass over so many tokens leaves for the backward pass, and the logits of all of them."""
     config: Any = model.config
-    width, inner, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
-    queries, keys = (n * head_dim(config) for n in (config.num_attention_heads, config.num_key_value_heads))
+    width, layers = config.hidden_size, config.num_hidden_layers
+    inner = getattr(config, "intermediate_size", None) or 4 * width
+    queries, keys = (n * head_dim(config) for n in (config.num_attention_heads, kv_heads(config)))
     block = 6 * width + 4 * inner + 2 * queries + 2 * keys
     kept = layers * width + block if gradient_checkpointing else layers * block
     passing = 3 * inner + 2 * width  # gradients within the block that is gone through backwards
