@@ -115,7 +115,11 @@ class RayCluster:
         """Set room aside for all workers at once, so that a run has all or does not begin."""
         need = {name: value for name, value in (("CPU", cpus), ("GPU", gpus)) if value} or {"CPU": 0.001}
         self._group = self.ray.util.placement_group([need] * workers, strategy="PACK")
-        if not self._group.wait(timeout_seconds=RESERVE_S):
+        try:
+            placed = self._group.wait(timeout_seconds=RESERVE_S)
+        except self.ray.exceptions.RayError as error:
+            raise RayError(f"Ray does not answer ({first_line(error)}); start it anew, and the run.") from error
+        if not placed:
             has = self.ray.available_resources()
             there = ", ".join(f"{has.get(name, 0):g} {name}" for name in ("CPU", "GPU"))
             wants = " and ".join(f"{value:g} {name}" for name, value in need.items())
