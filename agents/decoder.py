@@ -240,14 +240,17 @@ def check_architecture(config: Any) -> None:
     if config.model_type not in FAMILIES:
         raise UnsupportedModelError(
             f"TorchEngine runs models of the families {', '.join(FAMILIES)}, and this one is "
-            f"'{config.model_type}'; choose such a model, or engine.kind: vllm."
+            f"'{config.model_type}'; choose such a model, or the engine vllm."
         )
     if getattr(config, "use_sliding_window", False) or (config.model_type == "mistral" and config.sliding_window):
-        raise UnsupportedModelError("TorchEngine has no sliding-window attention; choose a model without it.")
+        raise UnsupportedModelError(
+            "TorchEngine has no sliding-window attention; choose a model without it, or the engine vllm."
+        )
     if config.hidden_act != "silu" or getattr(config, "mlp_bias", False):
         raise UnsupportedModelError(
             f"TorchEngine computes gated SiLU layers without bias, and this model has hidden_act = "
-            f"{config.hidden_act!r}, mlp_bias = {getattr(config, 'mlp_bias', False)}; choose such a model."
+            f"{config.hidden_act!r}, mlp_bias = {getattr(config, 'mlp_bias', False)}; choose another model, or the "
+            "engine vllm."
         )
 
 

@@ -122,35 +122,13 @@ class VLLMEngine:
         self._thread.start()
         self._llm: Any = None
         self._open = asyncio.Event()  # while it is not set, weights change
-        arguments = {
-            "model": str(self._folder),
-            "dtype": str(self.dtype).removeprefix("torch."),
-            "max_model_len": max_length,
-            "max_num_seqs": slots,
-            "logprobs_mode": "processed_logprobs",
-            "max_logprobs": -1,
-            "skip_tokenizer_init": True,
-            "disable_log_stats": True,
-            "enable_prefix_caching": True,
-            "worker_extension_cls": WORKER,
-            "additional_config": {"ludus": Owner(os.getpid())},
-            "seed": 0,
-        }
-        if handover is not None:
-            arguments["weight_transfer_config"] = handover.config
-        if on_gpu:
-            arguments["enable_sleep_mode"] = sleeps  # there is none on a CPU, where it is only not asked
-        else:
-            # vLLM 0.32 on a CPU dies of a seeded request whose prompt it reads in several passes.
-            arguments |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(4096, max_length)}
-            arguments |= {"enforce_eager": True, "distributed_executor_backend": "uni"}
-            arguments["kv_cache_memory_bytes"] = cache_bytes(model.config, slots, max_length, self.dtype)
         try:
             save_merged(model, self._folder)
             tokenizer.save_pretrained(self._folder)
-            self._llm = self._do(self._start(vllm, {**arguments, **(settings or {})}, threads), "start")
+            arguments = {**self._arguments(model.config, on_gpu), **(settings or {})}
+            arguments["additional_config"] = {**arguments.get("additional_config", {}), "ludus": Owner(os.getpid())}
+            self._llm = self._do(self._start(vllm, arguments, threads), "start")
             self._delete_folder()  # it has been read, and a kill would leave it
-            self._do(self._llm.collective_rpc("ludus_follow", args=(os.getpid(),)), "start")
             self._load_first(model)
         except BaseException as error:
             self.close()
@@ -163,6 +141,32 @@ class VLLMEngine:
                     "or install a vLLM that does."
                 ) from error
             raise MissingVLLMError(f"vLLM did not start: {_first_line(error)}; its own messages are above.") from error
+
+    def _arguments(self, config: Any, on_gpu: bool) -> dict[str, Any]:
+        """What vLLM's engine is started with. config: of the model."""
+        arguments: dict[str, Any] = {
+            "model": str(self._folder),
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "max_model_len": self.max_length,
+            "max_num_seqs": self.slots,
+            "logprobs_mode": "processed_logprobs",
+            "max_logprobs": -1,
+            "skip_tokenizer_init": True,
+            "disable_log_stats": True,
+            "enable_prefix_caching": True,
+            "worker_extension_cls": WORKER,
+            "seed": 0,
+        }
+        if self._handover is not None:
+            arguments["weight_transfer_config"] = self._handover.config
+        if on_gpu:
+            arguments["enable_sleep_mode"] = self.sleeps  # there is none on a CPU, where it is only not asked
+        else:
+            # vLLM 0.32 on a CPU dies of a seeded request whose prompt it reads in several passes.
+            arguments |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(4096, self.max_length)}
+            arguments |= {"enforce_eager": True, "distributed_executor_backend": "uni"}
+            arguments["kv_cache_memory_bytes"] = cache_bytes(config, self.slots, self.max_length, self.dtype)
+        return arguments
 
     def __enter__(self) -> VLLMEngine:
         return self
@@ -527,7 +531,10 @@ QUIET = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1"}
 @contextlib.contextmanager
 def _environment(threads: int | None) -> Any:
     """The variables that vLLM's processes are to start with; they are as before when it is left."""
-    wanted = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}  # lets the processor's worker live in the engine's process
+    wanted = {
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # lets the processor's worker live in the engine's process
+        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # a forked one would not read its settings, and with them its `Owner`
+    }
     if threads is not None:
         wanted["OMP_NUM_THREADS"] = str(threads)
     before = {name: os.environ.get(name) for name in wanted}

@@ -30,10 +30,6 @@ class LudusWorker:
     update_weights: Callable[[dict[str, Any]], None]
     finish_weight_update: Callable[[], None]
 
-    def ludus_follow(self, pid: int) -> None:
-        """End this process when the one that started vLLM is gone, however it ended."""
-        follow(pid)
-
     def ludus_load(self, path: str) -> dict[str, str]:
         """Take in the weights of a file; the digest of each tensor that was given to the model, by name."""
         found: dict[str, str] = {}

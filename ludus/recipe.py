@@ -241,8 +241,25 @@ def _not_plain(value: Any, location: Location, parents: list[int]) -> list[tuple
 
 def _misfits(recipe: Recipe) -> list[str]:
     """Sentences about values that are right alone and wrong together."""
+    found = [*_misfits_of_sizes(recipe), *_misfits_of_placement(recipe), *_misfits_of_learning(recipe)]
+    for section, its in recipe.optimizers().items():
+        if not all(0.0 <= beta < 1.0 for beta in its.betas):
+            betas = list(its.betas)
+            found.append(f"{section}.optimizer.betas = {betas} must lie in [0, 1), for instance [0.9, 0.99]")
+        if recipe.model.lora and its.muon_lr is not None:
+            found.append(
+                f"{section}.optimizer.muon_lr = {its.muon_lr} is for whole matrices, and model.lora trains factors of"
+                " them; leave it out"
+            )
+    for i, env in enumerate(recipe.envs):
+        if any((env.name, env.options) == (other.name, other.options) for other in recipe.envs[:i]):
+            found.append(f"envs.{i} repeats {env.name} with the same options; drop it and raise the other's weight")
+    return found
+
+
+def _misfits_of_sizes(recipe: Recipe) -> list[str]:
     found: list[str] = []
-    tiny, engine, sampling, policy = recipe.model.tiny, recipe.engine, recipe.sampling, recipe.policy
+    tiny, engine, sampling = recipe.model.tiny, recipe.engine, recipe.sampling
     if tiny:
         if tiny.hidden_size % (2 * tiny.heads):
             found.append(
@@ -267,7 +284,12 @@ def _misfits(recipe: Recipe) -> list[str]:
             f" sampling.max_tokens = {sampling.max_tokens}, so that no loop would ever be cut; lower the first or"
             " raise the second"
         )
-    preference = recipe.preference
+    return found
+
+
+def _misfits_of_placement(recipe: Recipe) -> list[str]:
+    found: list[str] = []
+    engine, policy = recipe.engine, recipe.policy
     if recipe.rollout.placement == "ray_async" and policy is None:
         found.append(
             "rollout.placement = ray_async is for policy optimisation, and there is no section policy; set it to ray"
@@ -283,6 +305,12 @@ def _misfits(recipe: Recipe) -> list[str]:
             "rollout.placement = ray_async goes on with episodes under new weights by itself; leave out"
             " policy.partial_tokens, and policy.max_staleness, in whose place rollout.max_staleness stands"
         )
+    return found
+
+
+def _misfits_of_learning(recipe: Recipe) -> list[str]:
+    found: list[str] = []
+    sampling, policy, preference = recipe.sampling, recipe.policy, recipe.preference
     if recipe.sft is None and recipe.star is None and preference is None and policy is None:
         found.append("nothing would be trained; give a section sft, star, preference or policy")
     if 0 < sampling.temperature < LOWEST_TEMPERATURE:
@@ -326,16 +354,4 @@ def _misfits(recipe: Recipe) -> list[str]:
             "sampling.temperature = 0 makes all episodes of a task equal; raise it, for instance to 1.0, or set"
             " star.group_size: 1"
         )
-    for section, its in recipe.optimizers().items():
-        if not all(0.0 <= beta < 1.0 for beta in its.betas):
-            betas = list(its.betas)
-            found.append(f"{section}.optimizer.betas = {betas} must lie in [0, 1), for instance [0.9, 0.99]")
-        if recipe.model.lora and its.muon_lr is not None:
-            found.append(
-                f"{section}.optimizer.muon_lr = {its.muon_lr} is for whole matrices, and model.lora trains factors of"
-                " them; leave it out"
-            )
-    for i, env in enumerate(recipe.envs):
-        if any((env.name, env.options) == (other.name, other.options) for other in recipe.envs[:i]):
-            found.append(f"envs.{i} repeats {env.name} with the same options; drop it and raise the other's weight")
     return found
