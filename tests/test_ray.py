@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import socket
 import sys
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +123,35 @@ def test_one_long_episode_holds_up_nobody(pool: RayPool, model: Any, tmp_path: P
 
     assert all(episode.error is None for episode in pool.run(requests, count))
     assert done[-1] == requests[0].id
+
+
+def test_a_worker_plays_in_its_places_and_has_the_next_episodes_at_hand(pool: RayPool, tmp_path: Path) -> None:
+    """16 places, half as many that wait in the worker, and the rest here. All play an environment of the same name."""
+    gate = tmp_path / "gate"
+    requests = [
+        replace(
+            request,
+            task=replace(request.task, data={"wait_for": str(gate), "reach": str(tmp_path / f"at{i}")}),
+            sampling=replace(request.sampling, max_tokens=100),  # so that each reaches its environment
+        )
+        for i, request in enumerate(asked(40))
+    ]
+    tickets = pool.submit(requests)
+    began = {f"at{i}" for i in range(16)}
+    deadline = time.monotonic() + 2  # below that of a step
+    while {path.name for path in tmp_path.iterdir()} != began and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.2)  # in which no other begins
+    assert {path.name for path in tmp_path.iterdir()} == began
+    assert pool.status() == (16, 24) and len(pool._workers[0].given) == 24
+    with pool._changed:
+        assert pool._state_of({*tickets}).startswith("40 episodes (24 of them not begun), the oldest first/0, for")
+    gate.touch()
+    assert [episode.error for episode in pool.run(asked(3, "second"))] == [None] * 3  # urgent, before the 16 here
+    while len(pool._done) < 40:
+        pool.wait([ticket for ticket in tickets if ticket not in pool._done])
+    assert [episode.id for episode in pool.take(tickets).values()] == [request.id for request in requests]
+    assert pool.status() == (0, 0)
 
 
 def test_only_the_newest_weights_stay(pool: RayPool, model: Any) -> None:

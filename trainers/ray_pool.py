@@ -32,7 +32,7 @@ from ..agents.weights import Sent, WeightFolder, digests, plain_weights
 from ..sandbox.errors import LudusError
 from .config import RolloutConfig
 from .ray_cluster import RayCluster, RayError, first_line
-from .ray_worker import Report, RolloutWorker, WorkerInfo, Workplace
+from .ray_worker import Report, RolloutWorker, WorkerInfo, Workplace, ahead
 from .recorder import Show
 
 if TYPE_CHECKING:
@@ -62,17 +62,22 @@ class _Job:
 
 @dataclass(eq=False)
 class _Worker:
-    """An actor. poll: its open call; since: when that was made; seen: tickets to acknowledge with the next."""
+    """An actor. poll: its open call; since: when that was made; given: what it has not answered yet, in the order in
+    which it plays; seen: tickets to acknowledge with the next poll."""
 
     index: int
     handle: Any
     poll: Any
     since: float
     info: WorkerInfo | None = None
-    playing: dict[int, _Job] = field(default_factory=dict)
+    given: dict[int, _Job] = field(default_factory=dict)
     seen: list[int] = field(default_factory=list)
     generated: int = 0
     failures: int = 0
+
+    def playing(self, places: int) -> list[_Job]:
+        """What is in its places, as far as is known here; the rest of what it was given waits."""
+        return list(itertools.islice(self.given.values(), places))
 
 
 class LongestFirst:
@@ -162,7 +167,7 @@ class RayPool:
         self.arenas = arenas
         self.engine = RayEngine(self)
         self._config = config
-        self._share = -(-concurrency // config.workers)
+        self._places = -(-concurrency // config.workers)
         self._weights = weights
         self._show = show
         self._changed = threading.Condition()
@@ -247,9 +252,9 @@ class RayPool:
         with self._changed:
             self._queue.drop(gone)
             for worker in self._workers:
-                here = [ticket for ticket in worker.playing if ticket in gone]
+                here = [ticket for ticket in worker.given if ticket in gone]
                 for ticket in here:
-                    del worker.playing[ticket]
+                    del worker.given[ticket]
                 if here and not self._closing:
                     self._sent[worker.handle.cancel.remote(here)] = worker
             for ticket in gone & self._done.keys():
@@ -258,7 +263,9 @@ class RayPool:
     def status(self) -> tuple[int, int]:
         """How many episodes workers play, and how many wait for a place."""
         with self._changed:
-            return sum(len(worker.playing) for worker in self._workers), len(self._queue)
+            given = sum(len(worker.given) for worker in self._workers)
+            playing = sum(len(worker.playing(self._places)) for worker in self._workers)
+            return playing, given - playing + len(self._queue)
 
     def wait(self, tickets: Sequence[int], waiting: Waiting | None = None) -> None:
         """Wait until one of the tickets is done. waiting: since when, over several calls."""
@@ -349,11 +356,10 @@ class RayPool:
 
     def _state_of(self, tickets: set[int]) -> str:
         """How many of the tickets are open, and which is the oldest, and where. The lock is held."""
-        playing = [
-            (job, worker) for worker in self._workers for job in worker.playing.values() if job.ticket in tickets
-        ]
-        queued = sum(job.ticket in tickets for job in self._queue)
-        text = f"{len(playing) + queued} episodes ({queued} of them not begun)"
+        playing = [(job, worker) for worker in self._workers for job in worker.playing(self._places)]
+        playing = [(job, worker) for job, worker in playing if job.ticket in tickets]
+        left = len(tickets - self._done.keys())
+        text = f"{left} episodes ({left - len(playing)} of them not begun)"
         if playing:
             oldest, worker = min(playing, key=lambda pair: pair[0].begun)
             age = time.monotonic() - oldest.begun
@@ -367,16 +373,16 @@ class RayPool:
     # Handing out. The lock is held.
 
     def _feed(self) -> None:
-        """Give what waits to workers with room, the longest first, each to the worker that plays the least."""
+        """Give what waits to workers with room, the longest first, each to the worker that has the least."""
         given: dict[_Worker, list[_Job]] = {}
         open_ = [worker for worker in self._workers if worker.info is not None]
         while self._queue and open_:
-            worker = min(open_, key=lambda w: (len(w.playing), w.index))
-            if len(worker.playing) >= self._share:
+            worker = min(open_, key=lambda w: (len(w.given), w.index))
+            if len(worker.given) >= self._places + ahead(self._places):
                 break
             job = self._queue.pop()
             job.begun = time.monotonic()
-            worker.playing[job.ticket] = job
+            worker.given[job.ticket] = job
             given.setdefault(worker, []).append(job)
         for worker, jobs in given.items():
             self._sent[worker.handle.submit.remote([(job.ticket, job.request) for job in jobs])] = worker
@@ -385,7 +391,9 @@ class RayPool:
         """A new worker that opens with the weights of now."""
         assert self._cluster is not None
         handle = self._cluster.actor(RolloutWorker, index, CALLS)
-        poll = handle.open.remote(self._make, self._serving, os.getcwd(), sys.path, torch.get_num_threads())
+        poll = handle.open.remote(
+            self._make, self._serving, os.getcwd(), sys.path, torch.get_num_threads(), self._places
+        )
         return _Worker(index, handle, poll, time.monotonic(), failures=failures)
 
     # The thread
@@ -443,7 +451,7 @@ class RayPool:
         worker.generated = report.generated_tokens
         worker.seen = list(report.done)
         for ticket, outcome in report.done.items():
-            job = worker.playing.pop(ticket, None)
+            job = worker.given.pop(ticket, None)
             if job is None:  # told before
                 continue
             if isinstance(outcome, bytes):
@@ -454,7 +462,7 @@ class RayPool:
             elif isinstance(outcome, LudusError):
                 self._error = self._error or outcome
             else:
-                worker.playing[ticket] = job
+                worker.given[ticket] = job
                 return self._replace(worker, f"is broken ({first_line(outcome)})")
 
     def _replace_silent(self) -> None:
@@ -470,7 +478,7 @@ class RayPool:
         self._ray.kill(worker.handle)
         self._gone_tokens += worker.generated
         failed = 0
-        for job in worker.playing.values():
+        for job in worker.given.values():
             job.tries += 1
             if job.tries < TRIES:
                 self._queue.push(job)
@@ -478,7 +486,7 @@ class RayPool:
                 failed += 1
                 said = f"{TRIES} workers were lost while they played it, the last because it {why}"
                 self._done[job.ticket] = failed_episode(job.request, said)
-        again = len(worker.playing) - failed
+        again = len(worker.given) - failed
         note = f"Ray worker {worker.index} {why}; another takes its place, and {again} episodes begin again"
         self._notes.append(f"{note}{f', {failed} are given up' if failed else ''}.")
         failures = worker.failures + 1

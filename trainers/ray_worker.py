@@ -30,6 +30,13 @@ if TYPE_CHECKING:
 
 INLINE_BYTES = 60_000
 """Episodes in one reply, pickled. What Ray sends with a reply and not through its object store is below 100 kB."""
+GATHER_S = 0.1
+"""How long a reply may wait for more episodes; each costs the learner, and the cores that it shares with workers."""
+
+
+def ahead(places: int) -> int:
+    """Episodes that wait in a worker, so that none of its places stays empty until the learner has sent another."""
+    return places // 2
 
 
 @dataclass(frozen=True)
@@ -63,20 +70,25 @@ class WorkerBrokenError(Exception):
 
 
 class RolloutWorker:
-    """Plays the episodes it is given, all at once, and keeps each until it was acknowledged. `open` comes first."""
+    """Plays the episodes it is given, in that order, and keeps each until it was acknowledged. `open` comes first."""
 
     _place: Workplace
     _engine: TrainingEngine
+    _free: asyncio.Semaphore
+    _enough: int
 
     def __init__(self) -> None:
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._waiting: set[int] = set()
         self._done: dict[int, bytes | BaseException] = {}
         self._news = asyncio.Event()
         self._opened = asyncio.Event()
 
-    async def open(self, make: bytes, sent: Sent, cwd: str, path: Sequence[str], threads: int) -> WorkerInfo:
+    async def open(
+        self, make: bytes, sent: Sent, cwd: str, path: Sequence[str], threads: int, places: int
+    ) -> WorkerInfo:
         """Build the engine and the environments. make: a pickled function that does so for weights that were sent. cwd,
-        path, threads: the learner's folder, where it finds modules, and its threads.
+        path, threads: the learner's folder, where it finds modules, and its threads. places: episodes played at once.
 
         Not in the constructor, whose errors Ray tells by their traceback alone.
         """
@@ -84,6 +96,7 @@ class RolloutWorker:
         with contextlib.suppress(OSError):  # on another machine there may be no such folder
             os.chdir(cwd)
         sys.path += [place for place in path if place not in sys.path]
+        self._free, self._enough = asyncio.Semaphore(places), ahead(places) // 2
         self._place = pickle.loads(make)(sent)
         self._place.load(sent)
         self._engine = self._place.rollout.engine  # type: ignore[assignment]
@@ -93,6 +106,7 @@ class RolloutWorker:
     async def submit(self, requests: Sequence[tuple[int, EpisodeRequest]]) -> None:
         """Begin to play; each request with a ticket under which its episode comes back."""
         for ticket, request in requests:
+            self._waiting.add(ticket)
             self._tasks[ticket] = asyncio.ensure_future(self._play(ticket, request))
 
     async def cancel(self, tickets: Sequence[int]) -> None:
@@ -103,14 +117,12 @@ class RolloutWorker:
                 self._tasks[ticket].cancel()
 
     async def collect(self, seen: Sequence[int], wait_s: float) -> Report:
-        """What is done and not among the tickets `seen`, which are forgotten; waits until there is something."""
+        """What is done and not among the tickets `seen`, which are forgotten; waits until there is something, and a
+        little for more while enough is left here to play."""
         for ticket in seen:
             self._done.pop(ticket, None)
-        if not self._done:
-            self._news.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait_s):
-                    await self._news.wait()
+        await self._until(lambda: bool(self._done), wait_s)
+        await self._until(lambda: len(self._waiting) <= self._enough, GATHER_S)
         found: dict[int, bytes | BaseException] = {}
         size = 0
         for ticket, outcome in self._done.items():
@@ -138,9 +150,19 @@ class RolloutWorker:
         if close is not None:
             close()
 
+    async def _until(self, condition: Callable[[], bool], most_s: float) -> None:
+        """Wait until an episode's end makes the condition true, for so long at most."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(most_s):
+                while not condition():
+                    self._news.clear()
+                    await self._news.wait()
+
     async def _play(self, ticket: int, request: EpisodeRequest) -> None:
         try:
-            episode: Episode = await self._place.rollout.episode(request)
+            async with self._free:
+                self._waiting.discard(ticket)
+                episode: Episode = await self._place.rollout.episode(request)
             self._done[ticket] = pickle.dumps(episode, pickle.HIGHEST_PROTOCOL)
         except EngineError as error:  # such as that its process has ended
             self._done[ticket] = WorkerBrokenError(str(error))
@@ -150,6 +172,7 @@ class RolloutWorker:
             self._done[ticket] = WorkerBrokenError(f"{type(error).__name__}: {error}")
         finally:
             self._tasks.pop(ticket, None)
+            self._waiting.discard(ticket)
             self._news.set()
 
 
