@@ -95,13 +95,16 @@ class EngineConfig(Section):
         "auto", description="vllm: new weights by a file, or handed over on the GPU (ipc), as auto does where it can"
     )
     sleep: bool = Field(False, description="vllm, in process: leave the GPU to the trainer while it learns")
+    keep_routing: bool = Field(
+        False, description="vllm: the policy learns with the experts that vLLM chose, where it is a mixture of experts"
+    )
     vllm: dict[str, object] = Field(
         default_factory=dict, description="vllm: arguments of its engine, such as gpu_memory_utilization: 0.4"
     )
 
     @model_validator(mode="after")
     def _settings_belong_to_the_kind(self) -> EngineConfig:
-        for name in ("timeout_s", "transfer", "sleep", "vllm") if self.kind == "torch" else ():
+        for name in ("timeout_s", "transfer", "sleep", "keep_routing", "vllm") if self.kind == "torch" else ():
             if name in self.model_fields_set and getattr(self, name) != EngineConfig().__dict__[name]:
                 raise ValueError(
                     f"{name} is a setting of vllm and engine.kind is torch; set kind: vllm, or leave it out"

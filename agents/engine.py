@@ -34,6 +34,8 @@ class StopReason(StrEnum):
     """New weights came; the turn goes on under them."""
 
 
+EXPERT_TYPE = "<u2"
+"""Of the number of an expert, as NumPy names types."""
 LOWEST_TEMPERATURE = 1e-3
 """Below it, and above 0, scaled logits leave what float32 holds."""
 
@@ -85,13 +87,18 @@ def too_cold(temperature: float) -> str:
 
 @dataclass(frozen=True)
 class Completion:
-    """What was sampled, the end of the turn included: token_ids[n], logprobs[n]; kept[n] under top-p or top-k."""
+    """What was sampled, the end of the turn included: token_ids[n], logprobs[n]; kept[n] under top-p or top-k.
+
+    experts: where an engine of a mixture of experts tells them, of each token of the prompt and then of those sampled,
+    as far as they were read: the experts chosen in each layer, one layer after the other, as numbers of EXPERT_TYPE.
+    """
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     stop_reason: StopReason
     version: int
     kept: tuple[tuple[int, ...], ...] | None = None
+    experts: tuple[bytes, ...] | None = None
 
 
 class TokenEngine(Protocol):

@@ -51,6 +51,7 @@ def make_engine(
         note=note,
         handover=choose_handover(config, device),
         sleeps=config.sleep,
+        keep_routing=config.keep_routing,
     )
 
 

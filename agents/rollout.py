@@ -370,6 +370,7 @@ class Rollout(EpisodeDriver):
             sampling = replace(request.sampling, seed=seed, max_tokens=limit, begun=begun)
             completion = await self.engine.generate(prompt, sampling, session=request.id)
             record.fresh += len(completion.token_ids)
+            record.route(completion.experts)
             turn = _Turn.of(completion, past)
             if completion.stop_reason is not StopReason.INTERRUPTED:
                 break
@@ -456,6 +457,17 @@ class _Record:
         self.kept: list[tuple[int, ...] | None] = []
         self.truncates = False
         self.steps: list[Step] = []
+        begun = self.request.begun
+        before = () if begun is None else begun.trajectories[len(self.finished) : len(self.finished) + 1]
+        self.experts: list[bytes | None] = [one for path in before for one in path.experts or ()]
+
+    def route(self, experts: Sequence[bytes] | None) -> None:
+        """Keep the experts of tokens of which none are known: those with which the policy went on first."""
+        for place, one in enumerate(experts or ()):
+            if place >= len(self.experts):
+                self.experts.append(one)
+            elif self.experts[place] is None:
+                self.experts[place] = one
 
     def observe(self, tokens: Sequence[int]) -> None:
         """Append tokens that the policy did not sample."""
@@ -549,6 +561,8 @@ class _Record:
             self.verify_seconds += self.step_seconds
 
     def _trajectory(self) -> Trajectory:
+        count = len(self.token_ids)
+        experts = tuple([*self.experts, *[None] * count][:count])
         return Trajectory(
             token_ids=tuple(self.token_ids),
             mask=tuple(self.mask),
@@ -556,6 +570,7 @@ class _Record:
             versions=tuple(self.versions),
             steps=tuple(self.steps),
             kept=tuple(self.kept) if self.truncates else None,
+            experts=experts if any(experts) else None,
             temperature=self.request.sampling.temperature,
         )
 

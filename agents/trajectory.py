@@ -6,6 +6,7 @@ that the policy sampled carry mask, log-probability and version (tests/test_roll
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,8 @@ class Trajectory:
     token_ids[T]. mask[T]: true where the policy sampled the token. logprobs[T]: of sampled tokens, under the
     distribution that they were really drawn from, 0.0 elsewhere. versions[T]: policy version that sampled the token, -1
     elsewhere. kept[T]: where sampling was truncated, the token ids that were kept (None where the
-    token was not sampled), else None.
+    token was not sampled), else None. experts[T]: of a mixture of experts, where they are kept, those that the sampler
+    chose as it read the token, see `Completion.experts` (None where that is not known), else None.
     """
 
     token_ids: tuple[int, ...]
@@ -44,6 +46,7 @@ class Trajectory:
     versions: tuple[int, ...]
     steps: tuple[Step, ...] = ()
     kept: tuple[tuple[int, ...] | None, ...] | None = None
+    experts: tuple[bytes | None, ...] | None = None
     temperature: float = 1.0
     seat: int = 0
     parent: int | None = None
@@ -52,14 +55,18 @@ class Trajectory:
 
     def __post_init__(self) -> None:
         lengths = {len(self.token_ids), len(self.mask), len(self.logprobs), len(self.versions)}
-        if self.kept is not None:
-            lengths.add(len(self.kept))
+        lengths |= {len(known) for known in (self.kept, self.experts) if known is not None}
         if len(lengths) != 1:
-            raise ValueError(f"token_ids, mask, logprobs, versions (and kept) differ in length: {sorted(lengths)}.")
+            raise ValueError(
+                f"token_ids, mask, logprobs, versions (and kept, experts) differ in length: {sorted(lengths)}."
+            )
 
     def to_json(self) -> dict[str, Any]:
-        """A dictionary of plain JSON types."""
-        return asdict(self)
+        """A dictionary of plain JSON types; the experts of a token as base64."""
+        row = asdict(self)
+        if self.experts is not None:
+            row["experts"] = [None if one is None else b64encode(one).decode() for one in self.experts]
+        return row
 
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> Trajectory:
@@ -70,6 +77,8 @@ class Trajectory:
         known["steps"] = tuple(Step(**step) for step in known.get("steps", ()))
         if known.get("kept") is not None:
             known["kept"] = tuple(None if ids is None else tuple(ids) for ids in known["kept"])
+        if known.get("experts") is not None:
+            known["experts"] = tuple(None if one is None else b64decode(one) for one in known["experts"])
         return cls(**known)
 
 

@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import wait
 from multiprocessing import resource_tracker
 from pathlib import Path
@@ -27,7 +27,7 @@ import torch
 
 from ..sandbox.errors import LudusError
 from .decoder import head_dim, kv_heads
-from .engine import Completion, EngineError, Sampling, StopReason, check_request
+from .engine import EXPERT_TYPE, Completion, EngineError, Sampling, StopReason, check_request
 from .handover import Handover
 from .lora import save_merged
 from .turn_end import TurnEnd
@@ -48,6 +48,8 @@ UNKNOWN = "are not supported for now"
 """How vLLM says of architectures that it does not know them, before the names of some hundreds that it knows."""
 POLL_S = 0.5
 CLOSE_S = 20.0
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
+"""How configurations call the number of experts in a layer."""
 WORKER = "ludus.agents.vllm_worker.LudusWorker"
 
 
@@ -65,7 +67,8 @@ class VLLMEngine:
     threads: of the processor that it computes with, where it has no GPU. near: folder for weights, see `WeightFolder`.
     handover: how `load_weights` hands weights over; None: vLLM reads the file, which is written in any case, for a
     failed proof goes back to it. sleeps: whether vLLM is asked to `sleep` while its user learns, see `resting`. note:
-    is told what is waited for, where that takes more than some seconds.
+    is told what is waited for, where that takes more than some seconds. keep_routing: whether completions tell which
+    experts a mixture of experts chose.
 
     exact: in float32 its log-probabilities are the trainer's to 1e-4, which each transfer proves.
     `close` it, or use it as a context manager: it has processes of its own.
@@ -86,6 +89,7 @@ class VLLMEngine:
         handover: Handover | None = None,
         sleeps: bool = False,
         note: Callable[[str], None] | None = None,
+        keep_routing: bool = False,
     ) -> None:
         vllm = import_vllm()
         on_gpu = torch.cuda.is_available()
@@ -94,6 +98,11 @@ class VLLMEngine:
             raise EngineError(f"The model reads {longest} tokens and engine.max_length is {max_length}; lower it.")
         if not on_gpu:
             _check_heads(model.config)
+        if keep_routing and not any(getattr(model.config, name, None) for name in EXPERTS):
+            raise EngineError(
+                f"{type(model).__name__} is no mixture of experts whose routing could be kept; remove"
+                " engine.keep_routing."
+            )
         self.dtype = dtype or (torch.bfloat16 if on_gpu else torch.float32)
         self.exact = self.dtype == torch.float32
         self.tokenizer = tokenizer
@@ -104,6 +113,8 @@ class VLLMEngine:
         self.end_id: int = tokenizer.eos_token_id
         self.vocabulary = int(model.config.vocab_size)
         self.sleeps = sleeps
+        self.keeps_routing = keep_routing
+        self._logs_experts = keep_routing and not on_gpu
         self._asleep = False
         self._handover = handover
         self._loads = 0
@@ -130,6 +141,8 @@ class VLLMEngine:
             self._llm = self._do(self._start(vllm, arguments, threads), "start")
             self._delete_folder()  # it has been read, and a kill would leave it
             self._load_first(model)
+            if self._logs_experts:
+                self._do(self._llm.collective_rpc("ludus_log_experts"), "start")
         except BaseException as error:
             self.close()
             if isinstance(error, LudusError) or not isinstance(error, Exception):
@@ -161,10 +174,13 @@ class VLLMEngine:
             arguments["weight_transfer_config"] = self._handover.config
         if on_gpu:
             arguments["enable_sleep_mode"] = self.sleeps  # there is none on a CPU, where it is only not asked
+            if self.keeps_routing:
+                arguments["enable_return_routed_experts"] = True
         else:
             # vLLM 0.32 on a CPU dies of a seeded request whose prompt it reads in several passes.
             arguments |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(4096, self.max_length)}
             arguments |= {"enforce_eager": True, "distributed_executor_backend": "uni"}
+            arguments["enable_prefix_caching"] = not self.keeps_routing  # see ExpertLog
             arguments["kv_cache_memory_bytes"] = cache_bytes(config, self.slots, self.max_length, self.dtype)
         return arguments
 
@@ -253,8 +269,10 @@ class VLLMEngine:
         version, interrupts = self.version, self._interrupts
         prompt = tokens_input(token_ids, cache_salt=self._salt(version))
         found = _Sampled(TurnEnd(self.tokenizer, sampling), self.end_id)
-        stream = self._llm.generate(prompt, parameters, f"ludus-{next(self._names)}")
+        name = f"ludus-{next(self._names)}"
+        stream = self._llm.generate(prompt, parameters, name)
         reason: StopReason | None = None
+        routed: Any = None
         try:
             async with asyncio.timeout(sampling.deadline_s):
                 async for output in stream:
@@ -262,6 +280,7 @@ class VLLMEngine:
                         reason = StopReason.INTERRUPTED
                         break
                     reason = found.take(output.outputs[0], bool(shown))
+                    routed = getattr(output.outputs[0], "routed_experts", None)
                     if reason is not None:
                         break
         except TimeoutError:
@@ -271,13 +290,38 @@ class VLLMEngine:
         if reason is None:
             reason = StopReason.LENGTH if limit == sampling.max_tokens else StopReason.CONTEXT
         self.generated_tokens += len(found.token_ids)
+        experts: Sequence[bytes] = ()
+        if self._logs_experts:
+            experts = (await self._llm.collective_rpc("ludus_take_experts", args=(name,)))[0]
+        elif self.keeps_routing:
+            if routed is None and reason is not StopReason.INTERRUPTED:
+                routed = await self._routed([*token_ids, *found.token_ids], version)
+            experts = [] if routed is None else [one.astype(EXPERT_TYPE).tobytes() for one in routed]
         return Completion(
             token_ids=tuple(found.token_ids),
             logprobs=tuple(found.logprobs),
             stop_reason=reason,
             version=version,
             kept=tuple(found.kept) if shown else None,
+            experts=tuple(experts[: len(token_ids) + len(found.token_ids)]) or None,
         )
+
+    async def _routed(self, token_ids: list[int], version: int) -> Any:
+        """The experts chosen for all tokens but the last, [n - 1, layers, K]; None where other weights are served.
+
+        vLLM tells them of what it ended itself, and a turn may have ended at a stop sequence, which it does not know.
+        """
+        from vllm import SamplingParams
+        from vllm.inputs import tokens_input
+
+        if not self._open.is_set() or self.version != version or len(token_ids) < 2:
+            return None
+        parameters = SamplingParams(max_tokens=1, temperature=0.0, detokenize=False)
+        prompt = tokens_input(token_ids[:-1], cache_salt=self._salt(version))
+        routed: Any = None
+        async for output in self._llm.generate(prompt, parameters, f"ludus-{next(self._names)}"):
+            routed = output.outputs[0].routed_experts
+        return routed
 
     def _shown(self, sampling: Sampling) -> int | None:
         """How many of the likeliest tokens show what truncation kept; -1 for all, None where too many would."""

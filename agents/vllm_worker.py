@@ -18,6 +18,7 @@ from typing import Any
 from torch import Tensor
 from tqdm.std import TqdmDefaultWriteLock
 
+from .expert_log import ExpertLog
 from .weights import digest, read_weights
 
 
@@ -26,6 +27,7 @@ class LudusWorker:
 
     model_runner: Any
     vllm_config: Any
+    ludus_experts: ExpertLog
     start_weight_update: Callable[[], None]
     update_weights: Callable[[dict[str, Any]], None]
     finish_weight_update: Callable[[], None]
@@ -50,6 +52,14 @@ class LudusWorker:
             self.finish_weight_update()
         _pack_again(model)
         return found
+
+    def ludus_log_experts(self) -> None:
+        """Note which experts are chosen from now on."""
+        self.ludus_experts = ExpertLog(self.model_runner)
+
+    def ludus_take_experts(self, request: str) -> list[bytes]:
+        """Those of a request that has ended, token by token."""
+        return self.ludus_experts.take(request)
 
     @contextmanager
     def _ludus_whole(self) -> Iterator[None]:
@@ -132,7 +142,8 @@ def _lives(pid: int) -> bool:
 def _pack_again(model: Any) -> None:
     """Give the CPU's kernels the matrices that they keep a packed copy of beside the weight.
 
-    vLLM packs an output layer that shares the weight of the embeddings when it is made, and not when that changes.
+    vLLM packs an output layer that shares the weight of the embeddings when it is made, and not when that changes; so
+    it does with the experts of a mixture, which are then read as if they were packed.
     """
     from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
 
@@ -140,3 +151,6 @@ def _pack_again(model: Any) -> None:
         weight = getattr(layer, "weight", None)
         if hasattr(layer, "cpu_linear") and weight is not None and weight.numel():
             dispatch_cpu_unquantized_gemm(layer, remove_weight=False)
+        kernel = getattr(getattr(layer, "quant_method", None), "moe_kernel", None)
+        if hasattr(getattr(kernel, "fused_experts", None), "isa"):  # of a CPU's kernel alone
+            kernel.fused_experts.process_weights_after_loading(layer)

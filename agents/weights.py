@@ -179,14 +179,25 @@ def _sweep(home: Path, prefix: str) -> None:
 
 
 def plain_weights(model: PreTrainedModel) -> dict[str, Tensor]:
-    """The weights without adapters, by their names in Hugging Face format; one that is two things stands there once."""
+    """The weights without adapters, as `save_pretrained` writes them; one that is two things stands there once."""
     found = merged_weights(model) if has_lora(model) else dict(model.state_dict())
     tied = getattr(model, "all_tied_weights_keys", None) or getattr(model, "_tied_weights_keys", None) or ()
     seen: dict[int, str] = {}
     for name, tensor in found.items():
         if name not in tied:
             seen.setdefault(tensor.data_ptr(), name)
-    return {name: t.detach() for name, t in found.items() if name not in tied or t.data_ptr() not in seen}
+    return _as_written(
+        model, {name: t.detach() for name, t in found.items() if name not in tied or t.data_ptr() not in seen}
+    )
+
+
+def _as_written(model: PreTrainedModel, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """transformers 5 computes with all experts in one tensor, which files, and those who read them, have one by one."""
+    try:
+        from transformers.core_model_loading import revert_weight_conversion
+    except ImportError:  # transformers 4
+        return weights
+    return dict(revert_weight_conversion(model, weights))
 
 
 def _save(weights: Mapping[str, Tensor], path: Path) -> None:

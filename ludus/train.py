@@ -49,6 +49,7 @@ from .trainers.config import CriticConfig, PolicyConfig
 from .trainers.critic import Critic
 from .trainers.curriculum import Curriculum
 from .trainers.demonstrations import Demonstrations
+from .trainers.expert_replay import ExpertReplay, routers
 from .trainers.in_flight import Background, InFlight
 from .trainers.ledger import Ledger
 from .trainers.optimizer import AnyOptimizer, NonFiniteError, SpikeError, adamw_class, build_optimizer, load_state
@@ -106,6 +107,8 @@ class _Session:
         self.sampling = _sampling(recipe.sampling, recipe.engine.deadline_s)
         self.examples = self._examples()
         self.learner = self._learner()
+        if recipe.engine.keep_routing:
+            routers(self.model)
         # Last, since it may start processes, which a fault above would leave behind.
         self.rollout, self.engine = place_rollout(recipe, self.model, self.tokenizer, arenas, display)
 
@@ -439,8 +442,10 @@ class _Session:
 
         if config.rollbacks and not list_checkpoints(self.run.checkpoints):
             save(0)  # else there would be nothing to go back to
+        replay = ExpertReplay(self.model) if recipe.engine.keep_routing else nullcontext()
         try:
-            trainer.train(start.step, after_step)
+            with replay as trainer.replay:
+                trainer.train(start.step, after_step)
         finally:
             if isinstance(trainer.unfinished, InFlight):
                 trainer.unfinished.close()

@@ -27,7 +27,7 @@ Say = Callable[[Batch], Tensor]
 
 def answer_row(answer: Trajectory) -> Row:
     """The answer as a row that is scored at temperature 1 over the whole vocabulary, however it was sampled."""
-    return Row(replace(answer, temperature=1.0, kept=None), np.zeros(len(answer.mask)), 1.0)
+    return Row(replace(answer, temperature=1.0, kept=None, experts=None), np.zeros(len(answer.mask)), 1.0)
 
 
 def logprobs_of(model: Any) -> Say:

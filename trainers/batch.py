@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..agents.engine import EXPERT_TYPE
 from ..agents.trajectory import Trajectory
 
 
@@ -61,6 +62,7 @@ class Batch:
     Over the N sampled tokens: predictor_N: index into the flattened [B * T] of the position that predicts it;
     targets_N: its id; logprobs_N: as sampled; advantages_N; weights_N; kl_scale_N; response_N: the row it came from;
     source_N2: row and position; and, or None, old_N, reference_N, values_N, returns_N and kept_NV.
+    experts_BTM: the M = layers * K experts that the sampler chose for each token, -1 where that is not known; or None.
     """
 
     token_ids_BT: Tensor
@@ -80,6 +82,7 @@ class Batch:
     kept_NV: Tensor | None
     source_N2: np.ndarray
     temperature: float
+    experts_BTM: Tensor | None = None
 
 
 def pack_rows(rows: Sequence[Row], share: bool = True, width: int = 128) -> list[Pack]:
@@ -188,7 +191,29 @@ def collate(rows: Sequence[Row], packs: Sequence[Pack], vocabulary: int, device:
         kept_NV=_kept(trajectories, source_N2, vocabulary, device),
         source_N2=source_N2,
         temperature=trajectories[order[0]].temperature,
+        experts_BTM=_experts(trajectories, packs, shape, device),
     )
+
+
+def _experts(
+    trajectories: list[Trajectory], packs: Sequence[Pack], shape: tuple[int, int], device: torch.device
+) -> Tensor | None:
+    """Laid out as the tokens are; of a prompt that rows share, those of the first."""
+    widths = {len(one) // 2 for t in trajectories for one in t.experts or () if one is not None}
+    if not widths:
+        return None
+    if len(widths) > 1:
+        raise ValueError(f"Rows of one micro-batch kept {sorted(widths)} experts a token.")
+    experts = np.full((*shape, widths.pop()), -1, np.int64)
+    for b, pack in enumerate(packs):
+        at = 0
+        for number, index in enumerate(pack.rows):
+            known = trajectories[index].experts or (None,) * len(trajectories[index].token_ids)
+            for one in known[pack.prefix if number else 0 :]:
+                if one is not None:
+                    experts[b, at] = np.frombuffer(one, EXPERT_TYPE)
+                at += 1
+    return torch.from_numpy(experts).to(device)
 
 
 def _kept(

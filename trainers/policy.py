@@ -28,6 +28,7 @@ from .batch import Row
 from .config import PolicyConfig
 from .constraints import charged, constraint_curves, gather, next_multipliers
 from .critic import Critic, accumulate_values, token_values
+from .expert_replay import ExpertReplay, ExpertReplayError
 from .in_flight import InFlight
 from .ledger import Ledger
 from .optimizer import AnyOptimizer, NonFiniteError, SpikeError, apply_step, learning_rate
@@ -74,7 +75,7 @@ class PolicyTrainer:
     teacher: likewise, a frozen model with the policy's tokenizer. state: what the algorithm remembers. multipliers: the
     prices of the constraints in rubrics, by name, which the next step charges. norms: of the gradients of the last
     steps. unfinished: episodes that the next policy goes on with, or that are played while it learns, where there are
-    any. ledger: what became of the groups.
+    any. ledger: what became of the groups. replay: has the model choose the sampler's experts, where it has any.
     """
 
     model: PreTrainedModel
@@ -97,6 +98,7 @@ class PolicyTrainer:
     critic: Critic | None = None
     critic_optimizer: AnyOptimizer | None = None
     ledger: Ledger = field(default_factory=Ledger)
+    replay: ExpertReplay | None = None
     _greedy: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -132,6 +134,7 @@ class PolicyTrainer:
                 curves = self._optimise(step, experience, advantages, others, gradients)
             except NonFiniteError as error:
                 raise NonFiniteError(f"Policy step {step + 1}: {error}") from None
+            curves |= self._replayed()
             self._watch_for_spikes(step, curves.get("grad_norm/max", curves.get("grad_norm")))
             self._account(episodes, played)
             self._renew_reference(step + 1)
@@ -220,6 +223,18 @@ class PolicyTrainer:
         if self.unfinished is None:
             return {}
         return self.unfinished.curves(episodes, step)
+
+    def _replayed(self) -> dict[str, float]:
+        """How often the sampler's experts were not those that the policy would have chosen, whose turn it is again."""
+        if self.replay is None:
+            return {}
+        if not self.replay.choices:
+            raise ExpertReplayError(
+                f"{type(self.engine).__name__} did not tell which experts it chose; remove engine.keep_routing."
+            )
+        share = self.replay.replaced / self.replay.choices
+        self.replay.rest()
+        return {"experts_replaced": share}
 
     def _renew_reference(self, done: int) -> None:
         every = self.config.reference_every

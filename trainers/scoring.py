@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from .batch import Batch
+from .expert_replay import ATTRIBUTE, ExpertReplay
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -29,7 +30,13 @@ def can_share_prompts(model: Any) -> bool:
 
 
 def hidden_states(model: Any, batch: Batch) -> Tensor:
-    """What the body of a model says at the positions that predict the batch's sampled tokens, [N, C]."""
+    """What the body of a model says at the positions that predict the batch's sampled tokens, [N, C].
+
+    Where the model has an ExpertReplay, with the experts that the sampler chose.
+    """
+    replay: ExpertReplay | None = getattr(model, ATTRIBUTE, None)
+    if replay is not None:
+        replay.follow(batch.experts_BTM)
     with autocast(batch.token_ids_BT.device):
         # Padding is on the right, where causal attention never looks, so only shared prompts need a mask.
         hidden_BTC = model.base_model(

@@ -160,7 +160,9 @@ def kept_answers(episodes: Iterable[Episode], most: int) -> list[Trajectory]:
     found: dict[str, dict[tuple[int, ...], Trajectory]] = {}
     for episode in episodes:
         if _right(episode):
-            answer = replace(_whole(episode), temperature=1.0, kept=None)  # it is learnt as it stands, not as sampled
+            answer = replace(
+                _whole(episode), temperature=1.0, kept=None, experts=None
+            )  # it is learnt as it stands, not as sampled
             own = found.setdefault(episode.group, {})
             if len(own) < most:
                 own.setdefault(answer.token_ids, answer)
