@@ -264,6 +264,11 @@ def kv_heads(config: Any) -> int:
     return getattr(config, "num_key_value_heads", None) or config.num_attention_heads
 
 
+def is_mixture(config: Any) -> bool:
+    """Whether a transformers model is a mixture of experts."""
+    return any(getattr(config, name, None) for name in ("num_experts", "num_local_experts", "n_routed_experts"))
+
+
 def cache_shape(config: Any, slots: int, max_length: int) -> tuple[int, int, int, int, int, int]:
     """[layers, 2, slots, kv_heads, length, head_dim] of the cache that serves so many sequences of such a length."""
     # Padded positions of a prefill chunk are written, too, so the cache has room for one chunk's padding.

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from ..sandbox.errors import LudusError
-from .decoder import head_dim, kv_heads
+from .decoder import head_dim, is_mixture, kv_heads
 from .engine import EXPERT_TYPE, Completion, EngineError, Sampling, StopReason, check_request
 from .handover import Handover
 from .lora import save_merged
@@ -48,8 +48,6 @@ UNKNOWN = "are not supported for now"
 """How vLLM says of architectures that it does not know them, before the names of some hundreds that it knows."""
 POLL_S = 0.5
 CLOSE_S = 20.0
-EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
-"""How configurations call the number of experts in a layer."""
 WORKER = "ludus.agents.vllm_worker.LudusWorker"
 
 
@@ -98,7 +96,7 @@ class VLLMEngine:
             raise EngineError(f"The model reads {longest} tokens and engine.max_length is {max_length}; lower it.")
         if not on_gpu:
             _check_heads(model.config)
-        if keep_routing and not any(getattr(model.config, name, None) for name in EXPERTS):
+        if keep_routing and not is_mixture(model.config):
             raise EngineError(
                 f"{type(model).__name__} is no mixture of experts whose routing could be kept; remove"
                 " engine.keep_routing."

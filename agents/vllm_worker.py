@@ -152,5 +152,6 @@ def _pack_again(model: Any) -> None:
         if hasattr(layer, "cpu_linear") and weight is not None and weight.numel():
             dispatch_cpu_unquantized_gemm(layer, remove_weight=False)
         kernel = getattr(getattr(layer, "quant_method", None), "moe_kernel", None)
-        if hasattr(getattr(kernel, "fused_experts", None), "isa"):  # of a CPU's kernel alone
-            kernel.fused_experts.process_weights_after_loading(layer)
+        experts = getattr(kernel, "fused_experts", None)
+        if experts is not None and hasattr(experts, "isa"):  # of a CPU's kernel alone
+            experts.process_weights_after_loading(layer)

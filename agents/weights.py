@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from ..sandbox.errors import LudusError
+from .decoder import is_mixture
 from .lora import has_lora, merged_weights
 from .seeds import derive_seed
 
@@ -36,6 +37,9 @@ PROBE_TOKENS = 48
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.25, torch.float16: 0.05}
 """How far the log-probability of any token of the probe may be from the trainer's, in nats, by the engine's precision.
 Measured in float32: 5e-7. Of half the precision a probe sees weights that are far off, and no more than that."""
+OTHERWISE = 10
+"""One token in so many may be further off where an engine rounds and a mixture of experts then chooses others. Measured
+in bfloat16: up to 0.84 nats at the worst token, and 0.01 in the median."""
 FILE = "model.safetensors"
 PREFIX = "ludus-weights-"
 JUST_MADE_S = 10.0
@@ -48,10 +52,14 @@ class TransferError(LudusError):
 
 @dataclass(frozen=True)
 class Probe:
-    """A sequence, and what the trainer says of it: logprobs[n - 1] of token_ids[1:], in nats, at temperature 1."""
+    """A sequence, and what the trainer says of it: logprobs[n - 1] of token_ids[1:], in nats, at temperature 1.
+
+    mixture: of a mixture of experts, of which an engine in half the precision chooses others now and then.
+    """
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
+    mixture: bool = False
 
 
 @dataclass(frozen=True)
@@ -186,13 +194,16 @@ def plain_weights(model: PreTrainedModel) -> dict[str, Tensor]:
     for name, tensor in found.items():
         if name not in tied:
             seen.setdefault(tensor.data_ptr(), name)
-    return _as_written(
+    return as_written(
         model, {name: t.detach() for name, t in found.items() if name not in tied or t.data_ptr() not in seen}
     )
 
 
-def _as_written(model: PreTrainedModel, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """transformers 5 computes with all experts in one tensor, which files, and those who read them, have one by one."""
+def as_written(model: PreTrainedModel, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of a model by the names and in the shapes of its files.
+
+    transformers 5 computes with all experts in one tensor, which files, and those who read them, have one by one.
+    """
     try:
         from transformers.core_model_loading import revert_weight_conversion
     except ImportError:  # transformers 4
@@ -232,7 +243,7 @@ def probe_of(model: PreTrainedModel) -> Probe:
     generator = torch.Generator().manual_seed(derive_seed(0, "probe"))
     length = min(PROBE_TOKENS, getattr(model.config, "max_position_embeddings", PROBE_TOKENS))
     token_ids = torch.randint(int(model.config.vocab_size), (length,), generator=generator).tolist()
-    return Probe(tuple(token_ids), tuple(logprobs_of(model, token_ids)))
+    return Probe(tuple(token_ids), tuple(logprobs_of(model, token_ids)), is_mixture(model.config))
 
 
 @torch.no_grad()
@@ -267,7 +278,8 @@ def prove(
         )
     gaps = [abs(own - theirs) for own, theirs in zip(logprobs, sent.probe.logprobs, strict=True)]
     gaps = [math.inf if math.isnan(gap) else gap for gap in gaps]
-    gap = max(gaps, default=0.0)
+    left_out = len(gaps) // OTHERWISE if sent.probe.mixture and dtype != torch.float32 else 0
+    gap = sorted(gaps)[-1 - left_out] if gaps else 0.0
     if gap > TOLERANCE[dtype]:
         raise TransferError(
             f"{start}, though all tensors arrived: the log-probability of token {gaps.index(gap) + 1} of a fixed "

@@ -11,8 +11,8 @@ import math
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from ludus.newest_model import newest_model
 from ludus.recipe import Recipe
-from ludus.train import newest_model
 from ludus.trainers.algorithms import ALGORITHMS
 
 from .learning import accuracy, gain

@@ -37,7 +37,7 @@ def evaluate_model(
     model: a model directory, a run folder (its newest checkpoint is taken) or a hub name. temperature 0 is greedy.
     max_length: of an episode in tokens; the model's own longest length, where that is less. engine: torch or vllm.
     """
-    from .train import newest_model
+    from .newest_model import newest_model
 
     _check_engine(engine)
     if 0 < temperature < LOWEST_TEMPERATURE:
@@ -63,7 +63,7 @@ def examine_engine(kind: str, model: str, *, device: str = "auto", seed: int = 0
 
     kind: torch or vllm. See `ludus.agents.engine_doctor`.
     """
-    from .train import newest_model
+    from .newest_model import newest_model
 
     _check_engine(kind)
     network, tokenizer = prepare_model(ModelConfig(path=newest_model(model)), seed, device)

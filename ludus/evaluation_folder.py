@@ -39,7 +39,7 @@ def _rows(episodes: Sequence[Episode], model: str) -> list[dict[str, Any]]:
         return [{**episode.to_json(), "tokens": None, "advantages": None} for episode in episodes]
 
     from .agents.model import load_tokenizer
-    from .train import newest_model
+    from .newest_model import newest_model
 
     tokenizer = load_tokenizer(newest_model(model))
     return [

@@ -14,15 +14,17 @@ from pathlib import Path
 import torch
 
 from .agents.model import check_place, choose_device, outline_model, prepare_model
+from .algorithm_choice import chosen_algorithm
 from .arenas import env_maker
 from .chain import START, Chain, Stage, named_models, not_before
 from .chain_folder import ChainFolder
 from .chain_report import write_chain_report
+from .newest_model import newest_model
 from .recipe import Recipe, dump_recipe
 from .report_data import EnvScores
 from .run_folder import CHAIN, RunFolder
 from .sandbox.errors import LudusError
-from .train import chosen_algorithm, newest_model, train_recipe
+from .train import train_recipe
 from .trainers.checkpoint import write_folder
 from .trainers.optimizer import adamw_class
 from .trainers.recorder import Show

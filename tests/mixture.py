@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from transformers import AutoModelForCausalLM as Auto
 from transformers import (
     DeepseekV3Config,
     GptOssConfig,
@@ -14,7 +15,6 @@ from transformers import (
     Qwen2MoeConfig,
     Qwen3MoeConfig,
 )
-from transformers import AutoModelForCausalLM as Auto
 
 LAYERS, EXPERTS, CHOSEN = 2, 4, 2
 SHAPE: dict[str, Any] = {
@@ -33,24 +33,26 @@ SHAPE: dict[str, Any] = {
     "pad_token_id": None,
 }
 EACH = {"num_experts": EXPERTS, "moe_intermediate_size": 32}
-CONFIGS: dict[str, Any] = {
-    "qwen3": lambda **more: Qwen3MoeConfig(**SHAPE, **EACH, head_dim=32, norm_topk_prob=True, **more),
-    "qwen3, weights of all": lambda **more: Qwen3MoeConfig(**SHAPE, **EACH, head_dim=32, norm_topk_prob=False, **more),
-    "qwen2": lambda **more: Qwen2MoeConfig(**SHAPE, **EACH, shared_expert_intermediate_size=32, **more),
-    "mixtral": lambda **more: MixtralConfig(**SHAPE, num_local_experts=EXPERTS, sliding_window=None, **more),
-    "olmoe": lambda **more: OlmoeConfig(**SHAPE, num_experts=EXPERTS, **more),
-    "gpt-oss": lambda **more: GptOssConfig(**SHAPE, num_local_experts=EXPERTS, head_dim=32, **more),
-    "deepseek": lambda **more: DeepseekV3Config(
-        **SHAPE, moe_intermediate_size=32, n_routed_experts=EXPERTS, n_group=1, topk_group=1, **more
+CONFIGS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "qwen3": (Qwen3MoeConfig, {**EACH, "head_dim": 32, "norm_topk_prob": True}),
+    "qwen3, weights of all": (Qwen3MoeConfig, {**EACH, "head_dim": 32, "norm_topk_prob": False}),
+    "qwen2": (Qwen2MoeConfig, {**EACH, "shared_expert_intermediate_size": 32}),
+    "mixtral": (MixtralConfig, {"num_local_experts": EXPERTS, "sliding_window": None}),
+    "olmoe": (OlmoeConfig, {"num_experts": EXPERTS}),
+    "gpt-oss": (GptOssConfig, {"num_local_experts": EXPERTS, "head_dim": 32}),
+    "deepseek": (
+        DeepseekV3Config,
+        {"moe_intermediate_size": 32, "n_routed_experts": EXPERTS, "n_group": 1, "topk_group": 1},
     ),
 }
 
 
 def mixture(family: str = "qwen3", seed: int = 0, **changes: Any) -> PreTrainedModel:
     """A model of a family, in evaluation mode."""
+    config, more = CONFIGS[family]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model: PreTrainedModel = Auto.from_config(CONFIGS[family](**changes))
+        model: PreTrainedModel = Auto.from_config(config(**{**SHAPE, **more, **changes}))
         for parameter in model.parameters():  # some families begin with routers of zeros
             if not parameter.any():
                 torch.nn.init.normal_(parameter, std=0.3)

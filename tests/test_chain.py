@@ -31,10 +31,11 @@ from ludus.cli import main
 from ludus.doctor import diagnose
 from ludus.envs.source import ListSource
 from ludus.envs.task import Task
+from ludus.newest_model import newest_model
 from ludus.recipe import Recipe, RecipeError, load_recipe, make_recipe
 from ludus.report import write_report
 from ludus.run_folder import RunFolder, RunFolderError
-from ludus.train import newest_model, train_recipe
+from ludus.train import train_recipe
 from ludus.train_chain import ChainError, train_chain
 from ludus.trainers import star
 from ludus.trainers.algorithms import AlgorithmError

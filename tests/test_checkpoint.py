@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from mixture import mixture
 
 from ludus.agents.config import TinyModel
 from ludus.agents.model import create_tiny_model, load_model
@@ -261,6 +262,19 @@ def test_a_model_of_another_shape_is_one_sentence(tmp_path: Path) -> None:
         with pytest.raises(LudusError, match=r"holds a model of another shape than the recipe's"):
             load_weights(other, path)
         assert all(torch.equal(tensor, before[name]) for name, tensor in other.state_dict().items()), "untouched"
+
+
+def test_a_mixture_of_experts_comes_back_bit_for_bit(tmp_path: Path) -> None:
+    """From files in which experts stand one by one; of another shape it is refused."""
+    model, tokenizer = mixture(), create_tiny_model(SHAPE, 0)[1]
+    path = save_checkpoint(tmp_path, "policy", 1, model, tokenizer, {}, 1)
+    other = mixture(seed=1)
+    load_weights(other, path)
+    own, theirs = model.state_dict(), other.state_dict()
+    assert own.keys() == theirs.keys() and all(torch.equal(own[name], theirs[name]) for name in own)
+    for change in ({"num_experts": 3}, {"moe_intermediate_size": 64}, {"num_hidden_layers": 1}):
+        with pytest.raises(LudusError, match=r"holds a model of another shape than the recipe's"):
+            load_weights(mixture(**change), path)
 
 
 def test_a_folder_without_weights_is_one_sentence(tmp_path: Path) -> None:

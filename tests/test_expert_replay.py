@@ -47,7 +47,7 @@ def batch_of(*trajectories: Trajectory, share: bool = True) -> Any:
 
 
 def by_token(batch: Any, values_N: Tensor) -> dict[tuple[int, int], float]:
-    return {(row, place): float(v) for (row, place), v in zip(batch.source_N2.tolist(), values_N, strict=True)}
+    return {(row, place): v for (row, place), v in zip(batch.source_N2.tolist(), values_N.tolist(), strict=True)}
 
 
 def chosen_at_random(length: int, seed: int) -> Tensor:
@@ -181,7 +181,7 @@ def test_models_whose_experts_cannot_be_chosen_are_refused(model: Any, says: str
 def test_experts_of_another_model_are_refused() -> None:
     short = [one[:4] for one in as_bytes(chosen_at_random(len(PROMPT) + 1, 7))]
     model = mixture()
-    with ExpertReplay(model), pytest.raises(ExpertReplayError, match="2 experts a token.*and the model has 4"):
+    with ExpertReplay(model), pytest.raises(ExpertReplayError, match=r"2 experts a token.*and the model has 4"):
         score(model, batch_of(trajectory([9], short)))
 
 

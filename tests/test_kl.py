@@ -14,9 +14,10 @@ from safetensors.torch import load_file
 from test_train import Notes, Run, ended, one_turn
 from torch import Tensor
 
+from ludus.algorithm_choice import chosen_algorithm
 from ludus.recipe import make_recipe
 from ludus.run_folder import RunFolder
-from ludus.train import chosen_algorithm, train_recipe
+from ludus.train import train_recipe
 from ludus.trainers.algorithms import AlgorithmError, get_algorithm
 from ludus.trainers.algorithms.kl import FORMS, k1, k2, k3, k3_straight
 from ludus.trainers.algorithms.variations import vary

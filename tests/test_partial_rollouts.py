@@ -22,10 +22,11 @@ from ludus.agents.model import create_tiny_model
 from ludus.agents.rollout import PAUSED, EpisodesFailedError, Rollout
 from ludus.agents.torch_engine import TorchEngine
 from ludus.agents.trajectory import Episode
+from ludus.algorithm_choice import chosen_algorithm
 from ludus.envs.task import Message, Task
 from ludus.recipe import RecipeError, make_recipe
 from ludus.run_folder import RunFolder
-from ludus.train import chosen_algorithm, train_recipe
+from ludus.train import train_recipe
 from ludus.trainers.algorithms import AlgorithmError
 from ludus.trainers.algorithms.corrections import truncated_weight
 from ludus.trainers.batch import Row

@@ -25,8 +25,8 @@ from ludus.agents.model import create_tiny_model
 from ludus.agents.rollout import EpisodeRequest, failed_episode
 from ludus.agents.torch_engine import TorchEngine
 from ludus.agents.trajectory import Episode
+from ludus.algorithm_choice import chosen_algorithm
 from ludus.recipe import RecipeError, make_recipe
-from ludus.train import chosen_algorithm
 from ludus.trainers.algorithms import AlgorithmError
 from ludus.trainers.config import PolicyConfig
 from ludus.trainers.in_flight import InFlight, capacity, choose

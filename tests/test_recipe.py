@@ -12,11 +12,11 @@ from test_train import Notes
 
 from ludus.agents.config import TinyModel
 from ludus.agents.model import create_tiny_model
+from ludus.algorithm_choice import chosen_algorithm, sampling_of
 from ludus.complaints import keys_of
 from ludus.recipe import Recipe, RecipeError, dump_recipe, load_recipe, make_recipe, parse_setting
 from ludus.run_folder import RunFolder
-from ludus.train import _sampling as sampling_of
-from ludus.train import chosen_algorithm, train_recipe
+from ludus.train import train_recipe
 from ludus.trainers.algorithms import AlgorithmError
 from ludus.trainers.config import PolicyConfig
 from ludus.verifiers.repetition import Loop

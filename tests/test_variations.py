@@ -13,7 +13,7 @@ from test_policy_gradient import SHAPE, make_episodes, make_rows
 
 from ludus.agents.model import create_tiny_model
 from ludus.agents.trajectory import Trajectory
-from ludus.train import chosen_algorithm
+from ludus.algorithm_choice import chosen_algorithm
 from ludus.trainers.algorithms import ALGORITHMS, AlgorithmError, Tokens, get_algorithm, reductions
 from ludus.trainers.algorithms.corrections import for_engine, truncated_weight
 from ludus.trainers.batch import Row, collate, pack_rows

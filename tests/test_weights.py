@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from mixture import mixture
 from transformers import PreTrainedModel
 
 from ludus.agents.config import LoraConfig, TinyModel
@@ -109,6 +111,17 @@ def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
         WeightFolder(tmp_path / "typo").send(tiny(), 1)
 
 
+@pytest.mark.parametrize("family", ["qwen3", "qwen2", "mixtral", "gpt-oss"])
+def test_a_mixture_of_experts_is_sent_as_its_files_are_written(family: str, tmp_path: Path) -> None:
+    """By the names that engines look for, which are not those that transformers 5 computes with."""
+    model = mixture(family)
+    model.save_pretrained(tmp_path / "written")
+    written = {name: t for file in (tmp_path / "written").glob("*.safetensors") for name, t in read_weights(file)}
+    with WeightFolder(tmp_path) as folder:
+        sent = folder.send(model, 0)
+        assert digests(dict(read_weights(sent.path))) == digests(written) == dict(sent.digests)
+
+
 @pytest.fixture(scope="module")
 def sent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sent]:
     with WeightFolder(tmp_path_factory.mktemp("weights")) as folder:
@@ -148,3 +161,19 @@ class TestProof:
         assert prove(sent, 7, sent.digests, shown, torch.bfloat16, "it").gap == pytest.approx(0.01, rel=1e-3)
         with pytest.raises(TransferError):
             prove(sent, 7, sent.digests, shown, torch.float32, "it")
+
+    def test_a_mixture_of_experts_may_choose_others_now_and_then(self, sent: Sent) -> None:
+        """In half the precision, at one token in ten; other weights are seen at more."""
+        mixed = replace(sent, probe=replace(sent.probe, mixture=True))
+        shown = list(sent.probe.logprobs)
+        for place in (3, 20, 30, 40):
+            shown[place] += 5.0
+        assert prove(mixed, 7, sent.digests, shown, torch.bfloat16, "it").gap == 0
+        for other, dtype in [(sent, torch.bfloat16), (mixed, torch.float32)]:
+            with pytest.raises(TransferError, match="differs from the trainer's by 5 nats"):
+                prove(other, 7, sent.digests, shown, dtype, "it")
+        shown[10] += 0.5
+        with pytest.raises(
+            TransferError, match=r"token 11 of a fixed sequence differs from the trainer's by 0\.5 nats"
+        ):
+            prove(mixed, 7, sent.digests, shown, torch.bfloat16, "it")

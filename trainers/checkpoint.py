@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..agents.lora import adapter_weights, has_lora, save_adapters
+from ..agents.weights import as_written
 from ..sandbox.errors import LudusError
 from .config import PHASES
 
@@ -128,10 +129,13 @@ def load_weights(model: PreTrainedModel, path: Path) -> None:
     except Exception as error:  # safetensors raises its own
         raise CheckpointError(f"{path} cannot be read ({error}); delete it to resume from the one before.") from error
     own = trained_weights(model)
+    written = own if has_lora(model) else as_written(model, own)
     tied = set(getattr(model, "all_tied_weights_keys", None) or getattr(model, "_tied_weights_keys", None) or ())
-    same = all(name in own and own[name].shape == tensor.shape for name, tensor in weights.items())
-    if not same or own.keys() - weights.keys() - tied:
+    same = all(name in written and written[name].shape == tensor.shape for name, tensor in weights.items())
+    if not same or written.keys() - weights.keys() - tied:
         raise CheckpointError(f"{path} holds a model of another shape than the recipe's; use the run's own recipe.")
+    if not weights.keys() <= own.keys():
+        weights = type(model).from_pretrained(path, dtype=model.dtype).state_dict()  # which puts experts together
     put_weights(model, weights)
 
 

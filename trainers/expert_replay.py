@@ -41,13 +41,11 @@ def _of_chosen(logits: Tensor, chosen: Tensor) -> Tensor:
 
 
 class ExpertReplay:
-    """Has a model follow choices of experts, while it is entered as a context manager.
-
-    replaced, choices: of all choices since it last rested, those that the model would have made otherwise, and all.
-    """
+    """Has a model follow choices of experts, while it is entered as a context manager."""
 
     def __init__(self, model: PreTrainedModel) -> None:
-        self.replaced = self.choices = 0
+        self._replaced: int | Tensor = 0  # a number on the model's device, for which nobody waits
+        self._choices: int | Tensor = 0
         self._model: Any = model
         self._routers = routers(model)
         self._width = max((layer + 1) * int(router.top_k) for layer, router, _ in self._routers)
@@ -66,6 +64,16 @@ class ExpertReplay:
         for hook in self._hooks:
             hook.remove()
 
+    @property
+    def choices(self) -> int:
+        """Choices that were given, since the model last rested."""
+        return int(self._choices)
+
+    @property
+    def replaced(self) -> int:
+        """Of these, those that the model would have made otherwise."""
+        return int(self._replaced)
+
     def follow(self, experts_BTM: Tensor | None) -> None:
         """What forward passes choose from now on: the M = layers * K experts of each token, -1 for the model's own."""
         if experts_BTM is not None and experts_BTM.shape[2] < self._width:
@@ -78,7 +86,7 @@ class ExpertReplay:
     def rest(self) -> None:
         """The model chooses by itself again, and counts begin at 0."""
         self._experts_BTM = None
-        self.replaced = self.choices = 0
+        self._replaced = self._choices = 0
 
     def _choose(self, layer: int, weigh: Weigh, router: Any, _: object, output: Any) -> Any:
         """The router's output with the choice of the sampler."""
@@ -87,10 +95,10 @@ class ExpertReplay:
         logits, weights, own = output
         width = own.shape[1]
         kept = self._experts_BTM[:, :, layer * width : (layer + 1) * width].reshape(-1, width)
-        chosen = torch.where(kept >= 0, kept, own)
-        moved = (kept >= 0) & ~(kept[:, :, None] == own[:, None]).any(-1)
-        self.choices += int((kept >= 0).sum())
-        self.replaced += int(moved.sum())
+        known = kept >= 0
+        chosen = torch.where(known, kept, own)
+        self._choices = self._choices + known.sum()
+        self._replaced = self._replaced + (known & ~(kept[:, :, None] == own[:, None]).any(-1)).sum()
         return logits, weigh(logits, chosen).to(weights.dtype), chosen
 
 

@@ -21,7 +21,7 @@ from ..agents.engine import EngineError, TrainingEngine, is_exact
 from ..agents.rollout import EpisodeRequest, Rollout
 from ..agents.torch_engine import TorchEngine
 from ..agents.trajectory import Episode
-from ..agents.weights import Probe, Proof, Sent, digests, plain_weights, prove, read_weights
+from ..agents.weights import Proof, Sent, digests, plain_weights, prove, read_weights
 from ..sandbox.errors import LudusError
 from .checkpoint import put_weights
 
@@ -189,7 +189,7 @@ def serve_sent(engine: TorchEngine, model: PreTrainedModel, sent: Sent) -> Proof
     put_weights(model, dict(read_weights(sent.path)))
     engine.load_weights(model, sent.version)
     arrived, most = digests(plain_weights(model)), engine.max_length
-    probe = Probe(sent.probe.token_ids[:most], sent.probe.logprobs[: most - 1])
+    probe = replace(sent.probe, token_ids=sent.probe.token_ids[:most], logprobs=sent.probe.logprobs[: most - 1])
     logprobs = engine.probe(probe.token_ids)
     return prove(
         replace(sent, probe=probe),
