@@ -251,13 +251,14 @@ def choose_device(device: str) -> str:
 
 
 def prepare_model(config: ModelConfig, seed: int, device: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model and tokenizer of a recipe, on `device`: auto, cpu or cuda."""
+    """The model and tokenizer of a recipe, on `device`: auto, cpu or cuda. It is trained without dropout."""
     device = choose_device(device)
     if config.tiny is not None:
         model, tokenizer = create_tiny_model(config.tiny, seed)
     else:
         assert config.path is not None
         model, tokenizer = load_model(config.path, config.chat_template)
+        remove_dropout(model)
     if config.lora is not None:
         add_lora(model, config.lora, seed, config.path)
     if config.gradient_checkpointing:
@@ -266,6 +267,19 @@ def prepare_model(config: ModelConfig, seed: int, device: str) -> tuple[PreTrain
             # A block whose input has no gradient would not be computed again, and its adapters would learn nothing.
             model.enable_input_require_grads()
     return model.to(device), tokenizer  # type: ignore[arg-type]
+
+
+def remove_dropout(model: nn.Module) -> None:
+    """Have a model compute the same in training as in evaluation, as samplers do; its configuration stays as it is.
+
+    Whether it has layers for dropout, or says a module's share of it by a number whose name has "drop" in it.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name, value in list(vars(module).items()):
+            if "drop" in name and isinstance(value, float):
+                setattr(module, name, 0.0)
 
 
 def copy_trained(module: Module) -> Module:

@@ -6,11 +6,13 @@ import json
 import shutil
 import string
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, OPTConfig, Qwen2Config
 from twins import write_qwen25_twin
 
 from ludus.agents.config import ModelConfig, TinyModel
@@ -206,6 +208,39 @@ def one_sentence(error: pytest.ExceptionInfo[LudusError]) -> str:
     text = str(error.value)
     assert text and "\n" not in text
     return text
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        GPT2Config(n_embd=32, n_layer=2, n_head=2, resid_pdrop=0.3, embd_pdrop=0.3, attn_pdrop=0.3),
+        OPTConfig(
+            hidden_size=32, num_hidden_layers=2, num_attention_heads=2, ffn_dim=48, word_embed_proj_dim=32,
+            dropout=0.3, attention_dropout=0.3,
+        ),
+        GPTNeoXConfig(
+            hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48, hidden_dropout=0.3,
+            attention_dropout=0.3,
+        ),
+        Qwen2Config(
+            hidden_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2, intermediate_size=48,
+            attention_dropout=0.3,
+        ),
+    ],
+    ids=lambda config: config.model_type,
+)  # fmt: skip
+def test_a_model_with_dropout_is_trained_without(config: Any, tmp_path: Path) -> None:
+    """It computes the same in training as in evaluation; its configuration keeps what it says."""
+    tokenizer = character_tokenizer()
+    config.vocab_size = len(tokenizer)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    ids = torch.arange(5, 25)[None]
+    as_it_was, _ = load_model(str(tmp_path))
+    assert not torch.allclose(as_it_was.train()(input_ids=ids).logits, as_it_was.eval()(input_ids=ids).logits)
+    model, _ = prepare_model(ModelConfig(path=str(tmp_path)), 0, "cpu")
+    assert torch.equal(model.train()(input_ids=ids).logits, model.eval()(input_ids=ids).logits)
+    assert 0.3 in model.config.to_dict().values()
 
 
 def test_a_gpu_that_is_not_there_is_one_sentence() -> None:
