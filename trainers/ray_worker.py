@@ -13,6 +13,7 @@ import pickle
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -104,10 +105,12 @@ class RolloutWorker:
         return WorkerInfo(is_exact(self._engine), getattr(self._engine, "max_length", 2**31), os.getpid())
 
     async def submit(self, requests: Sequence[tuple[int, EpisodeRequest]]) -> None:
-        """Begin to play; each request with a ticket under which its episode comes back."""
+        """Play as soon as there are places; each request with a ticket under which its episode comes back."""
         for ticket, request in requests:
             self._waiting.add(ticket)
-            self._tasks[ticket] = asyncio.ensure_future(self._play(ticket, request))
+            self._tasks[ticket] = task = asyncio.ensure_future(self._play(ticket, request))
+            # Not in `_play`, of which no line is run where this is given up at once.
+            task.add_done_callback(partial(self._over, ticket))
 
     async def cancel(self, tickets: Sequence[int]) -> None:
         """Give up what is wanted no more."""
@@ -171,9 +174,11 @@ class RolloutWorker:
         except Exception as error:
             self._done[ticket] = WorkerBrokenError(f"{type(error).__name__}: {error}")
         finally:
-            self._tasks.pop(ticket, None)
-            self._waiting.discard(ticket)
             self._news.set()
+
+    def _over(self, ticket: int, _: asyncio.Task[None]) -> None:
+        del self._tasks[ticket]
+        self._waiting.discard(ticket)
 
 
 def load_sent(sent: Sent, device: str) -> PreTrainedModel:
