@@ -33,7 +33,7 @@ from ludus.trainers.algorithms import AlgorithmError
 from ludus.trainers.config import PolicyConfig
 from ludus.trainers.in_flight import InFlight, capacity, choose
 from ludus.trainers.ray_pool import RayPool
-from ludus.trainers.ray_worker import RolloutWorker
+from ludus.trainers.ray_worker import RolloutWorker, ahead
 from ludus.trainers.task_stream import TaskStream
 
 # Which groups, and when
@@ -226,6 +226,26 @@ def test_a_worker_keeps_nothing_of_what_is_given_up_before_it_began(model: Any, 
 
     worker = asyncio.run(given_up_at_once())
     assert not worker._waiting and not worker._tasks and not worker._done
+
+
+def test_a_reply_that_is_full_waits_for_no_more(
+    model: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Though many wait for a place."""
+    monkeypatch.setattr("ludus.trainers.ray_worker.GATHER_S", 600.0)
+    monkeypatch.setattr("ludus.trainers.ray_worker.INLINE_BYTES", 1)
+
+    async def waiting_at_the_first_reply() -> int:
+        worker = await alone(model, tmp_path)
+        await worker.submit(list(enumerate(asked(40))))
+        assert len((await worker.collect([], 30.0)).done) == 1
+        found = len(worker._waiting)
+        await worker.close()
+        return found
+
+    assert asyncio.run(waiting_at_the_first_reply()) > ahead(4)
 
 
 # A whole run

@@ -121,15 +121,17 @@ class RolloutWorker:
 
     async def collect(self, seen: Sequence[int], wait_s: float) -> Report:
         """What is done and not among the tickets `seen`, which are forgotten; waits until there is something, and a
-        little for more while enough is left here to play."""
+        little for more while a reply has room for it and enough is left here to play."""
         for ticket in seen:
             self._done.pop(ticket, None)
         await self._until(lambda: bool(self._done), wait_s)
-        await self._until(lambda: len(self._waiting) <= self._enough, GATHER_S)
+        await self._until(
+            lambda: len(self._waiting) <= self._enough or sum(map(_size, self._done.values())) > INLINE_BYTES, GATHER_S
+        )
         found: dict[int, bytes | BaseException] = {}
         size = 0
         for ticket, outcome in self._done.items():
-            size += len(outcome) if isinstance(outcome, bytes) else 0
+            size += _size(outcome)
             if found and size > INLINE_BYTES:
                 break
             found[ticket] = outcome
@@ -204,6 +206,11 @@ def serve_sent(engine: TorchEngine, model: PreTrainedModel, sent: Sent) -> Proof
         engine.decoder.dtype,
         "The engine of a Ray worker",
     )
+
+
+def _size(outcome: bytes | BaseException) -> int:
+    """Of what is told of an episode, in bytes."""
+    return len(outcome) if isinstance(outcome, bytes) else 0
 
 
 def _travels(error: BaseException) -> bool:
