@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import pickle
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -14,7 +15,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ray_places import arenas
+from ray_places import arenas, place
 from test_ray import Said, asked, plain, pool_of, small_model, trained  # noqa: F401  a fixture
 from test_rollout import TOKENIZER as ECHO_TOKENIZER
 from test_rollout import requests, rollout_of, task
@@ -25,12 +26,14 @@ from ludus.agents.model import create_tiny_model
 from ludus.agents.rollout import EpisodeRequest, failed_episode
 from ludus.agents.torch_engine import TorchEngine
 from ludus.agents.trajectory import Episode
+from ludus.agents.weights import WeightFolder
 from ludus.algorithm_choice import chosen_algorithm
 from ludus.recipe import RecipeError, make_recipe
 from ludus.trainers.algorithms import AlgorithmError
 from ludus.trainers.config import PolicyConfig
 from ludus.trainers.in_flight import InFlight, capacity, choose
 from ludus.trainers.ray_pool import RayPool
+from ludus.trainers.ray_worker import RolloutWorker, ahead
 from ludus.trainers.task_stream import TaskStream
 
 # Which groups, and when
@@ -198,6 +201,51 @@ def test_what_is_given_up_leaves_room_and_does_not_come_back(pool: RayPool, tmp_
     assert pool.status() == (0, 0)
     assert all(episode.error is None for episode in pool.run(asked(8, "second")))
     assert pool.take(tickets) == {}
+
+
+async def alone(model: Any, folder: Path) -> RolloutWorker:
+    """A worker of four places in this process."""
+    worker, weights = RolloutWorker(), WeightFolder(folder)
+    sent = weights.send(model, 0)
+    model.config.save_pretrained(sent.path.parent)
+    await worker.open(pickle.dumps(place), sent, str(Path.cwd()), [], torch.get_num_threads(), 4)
+    weights.close()
+    return worker
+
+
+def test_a_worker_keeps_nothing_of_what_is_given_up_before_it_began(model: Any, tmp_path: Path) -> None:
+    """Else each of its replies would wait for episodes that nobody plays."""
+
+    async def given_up_at_once() -> RolloutWorker:
+        worker = await alone(model, tmp_path)
+        await worker.submit(list(enumerate(asked(6))))
+        await worker.cancel(range(6))
+        await worker.collect([], 0.01)
+        await worker.close()
+        return worker
+
+    worker = asyncio.run(given_up_at_once())
+    assert not worker._waiting and not worker._tasks and not worker._done
+
+
+def test_a_reply_that_is_full_waits_for_no_more(
+    model: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Though many wait for a place."""
+    monkeypatch.setattr("ludus.trainers.ray_worker.GATHER_S", 600.0)
+    monkeypatch.setattr("ludus.trainers.ray_worker.INLINE_BYTES", 1)
+
+    async def waiting_at_the_first_reply() -> int:
+        worker = await alone(model, tmp_path)
+        await worker.submit(list(enumerate(asked(40))))
+        assert len((await worker.collect([], 30.0)).done) == 1
+        found = len(worker._waiting)
+        await worker.close()
+        return found
+
+    assert asyncio.run(waiting_at_the_first_reply()) > ahead(4)
 
 
 # A whole run

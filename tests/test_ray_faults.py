@@ -21,6 +21,8 @@ from ray_places import SHAPE
 from safetensors.torch import load_file
 from test_ray import Said, asked, in_process, plain, pool_of, small_model  # noqa: F401  a fixture
 
+from ludus.agents.rollout import EpisodeRequest
+from ludus.agents.trajectory import Episode
 from ludus.run_folder import read_metrics
 from ludus.sandbox.errors import LudusError
 from ludus.trainers.checkpoint import list_checkpoints
@@ -76,6 +78,47 @@ def test_what_kills_every_worker_comes_back_as_failed(pool: RayPool, monkeypatch
     assert episode.reward is None and episode.error is not None
     assert episode.error.startswith("1 workers were lost while they played it, the last because it died (")
     assert all(episode.error is None for episode in pool.run(asked(4)))
+
+
+def reaching(request: EpisodeRequest) -> EpisodeRequest:
+    """With so many tokens that its first turn ends, and its environment plays."""
+    return replace(request, sampling=replace(request.sampling, max_tokens=100))
+
+
+def test_what_never_began_is_not_given_up_with_what_kills_workers(
+    model: Any,
+    ray_cluster: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two places: in one what kills, in the other what waits so long; and another episode, for which none is free."""
+    monkeypatch.setattr("ludus.trainers.ray_pool.TRIES", 2)
+    gate = tmp_path / "gate"
+    first, second, third = (reaching(request) for request in asked(3))
+    first = replace(first, task=replace(first.task, data={"die": True}))
+    second = replace(second, task=replace(second.task, data={"wait_for": str(gate)}))
+    with pool_of(model, tmp_path, Said(), concurrency=2) as found:
+        *lost, played = found.run([first, second, third], lambda episode: gate.touch())
+    assert all((episode.error or "").startswith("2 workers were lost while they played it") for episode in lost)
+    assert played.error is None and played.reward is not None
+
+
+def test_no_episode_is_at_hand_in_one_worker_for_which_another_has_a_place(pool: RayPool, tmp_path: Path) -> None:
+    """All places of the first are taken for long; the others and what waits are played in the second meanwhile."""
+    gate, long = tmp_path / "gate", range(0, 12, 2)
+    requests = [
+        reaching(replace(request, task=replace(request.task, data={"wait_for": str(gate)} if i in long else {})))
+        for i, request in enumerate(asked(15))
+    ]
+    done: list[str] = []
+
+    def count(episode: Episode) -> None:
+        done.append(episode.id)
+        if len(done) == 9:
+            gate.touch()
+
+    assert [episode.error for episode in pool.run(requests, count)] == [None] * 15
+    assert {*done[9:]} == {requests[i].id for i in long}
 
 
 def test_an_engine_that_fails_is_replaced(pool: RayPool, said: Said, model: Any, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ depends on its request and the weights alone, so that one TorchEngine worker giv
 process gives, bit for bit (tests/test_ray.py, tests/test_ray_faults.py).
 
 A thread keeps the workers busy, also while the learner learns. Each worker has one call open that returns what is done,
-at once or after a second, so that a worker without an answer is known to hang.
+soon or after a second, so that a worker without an answer is known to hang.
 """
 
 from __future__ import annotations
@@ -232,7 +232,7 @@ class RayPool:
         return [found[ticket] for ticket in tickets]
 
     def submit(self, requests: Sequence[EpisodeRequest], urgent: bool = False) -> list[int]:
-        """Begin to play; the tickets under which episodes come back. urgent: before all that is not."""
+        """Begin to play; the tickets under which episodes come back. urgent: before all that waits here and is not."""
         with self._changed:
             self._raise_error()
             jobs = [_Job(next(self._tickets), request, urgent) for request in requests]
@@ -378,7 +378,7 @@ class RayPool:
         open_ = [worker for worker in self._workers if worker.info is not None]
         while self._queue and open_:
             worker = min(open_, key=lambda w: (len(w.given), w.index))
-            if len(worker.given) >= self._places + ahead(self._places):
+            if len(worker.given) >= self._places and not self._may_wait_in(worker):
                 break
             job = self._queue.pop()
             job.begun = time.monotonic()
@@ -386,6 +386,16 @@ class RayPool:
             given.setdefault(worker, []).append(job)
         for worker, jobs in given.items():
             self._sent[worker.handle.submit.remote([(job.ticket, job.request) for job in jobs])] = worker
+
+    def _may_wait_in(self, worker: _Worker) -> bool:
+        """Whether a worker whose places are taken gets another episode, so that it is at hand.
+
+        Not what others may have places for sooner; and not behind one that may end this worker, as it did another.
+        """
+        spare = ahead(self._places)
+        if len(worker.given) >= self._places + spare or len(self._queue) <= spare * (len(self._workers) - 1):
+            return False
+        return not any(job.tries for job in worker.given.values())
 
     def _started(self, index: int, failures: int = 0) -> _Worker:
         """A new worker that opens with the weights of now."""

@@ -13,6 +13,7 @@ import pickle
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -104,10 +105,12 @@ class RolloutWorker:
         return WorkerInfo(is_exact(self._engine), getattr(self._engine, "max_length", 2**31), os.getpid())
 
     async def submit(self, requests: Sequence[tuple[int, EpisodeRequest]]) -> None:
-        """Begin to play; each request with a ticket under which its episode comes back."""
+        """Play as soon as there are places; each request with a ticket under which its episode comes back."""
         for ticket, request in requests:
             self._waiting.add(ticket)
-            self._tasks[ticket] = asyncio.ensure_future(self._play(ticket, request))
+            self._tasks[ticket] = task = asyncio.ensure_future(self._play(ticket, request))
+            # Not in `_play`, of which no line is run where this is given up at once.
+            task.add_done_callback(partial(self._over, ticket))
 
     async def cancel(self, tickets: Sequence[int]) -> None:
         """Give up what is wanted no more."""
@@ -118,15 +121,17 @@ class RolloutWorker:
 
     async def collect(self, seen: Sequence[int], wait_s: float) -> Report:
         """What is done and not among the tickets `seen`, which are forgotten; waits until there is something, and a
-        little for more while enough is left here to play."""
+        little for more while a reply has room for it and enough is left here to play."""
         for ticket in seen:
             self._done.pop(ticket, None)
         await self._until(lambda: bool(self._done), wait_s)
-        await self._until(lambda: len(self._waiting) <= self._enough, GATHER_S)
+        await self._until(
+            lambda: len(self._waiting) <= self._enough or sum(map(_size, self._done.values())) > INLINE_BYTES, GATHER_S
+        )
         found: dict[int, bytes | BaseException] = {}
         size = 0
         for ticket, outcome in self._done.items():
-            size += len(outcome) if isinstance(outcome, bytes) else 0
+            size += _size(outcome)
             if found and size > INLINE_BYTES:
                 break
             found[ticket] = outcome
@@ -171,9 +176,11 @@ class RolloutWorker:
         except Exception as error:
             self._done[ticket] = WorkerBrokenError(f"{type(error).__name__}: {error}")
         finally:
-            self._tasks.pop(ticket, None)
-            self._waiting.discard(ticket)
             self._news.set()
+
+    def _over(self, ticket: int, _: asyncio.Task[None]) -> None:
+        del self._tasks[ticket]
+        self._waiting.discard(ticket)
 
 
 def load_sent(sent: Sent, device: str) -> PreTrainedModel:
@@ -199,6 +206,11 @@ def serve_sent(engine: TorchEngine, model: PreTrainedModel, sent: Sent) -> Proof
         engine.decoder.dtype,
         "The engine of a Ray worker",
     )
+
+
+def _size(outcome: bytes | BaseException) -> int:
+    """Of what is told of an episode, in bytes."""
+    return len(outcome) if isinstance(outcome, bytes) else 0
 
 
 def _travels(error: BaseException) -> bool:
