@@ -185,6 +185,20 @@ def test_a_run_keeps_them_and_learns_with_them(vllm: Any, request: Any, placemen
     assert all(row["experts_replaced"] < 0.01 and abs(row["kl_sampler"]) < 1e-4 for row in rows)
 
 
+def test_a_run_whose_critic_learns_first(vllm: Any, tmp_path: Path) -> None:
+    """Meanwhile the policy chooses nothing, though the sampler told its experts."""
+    tokenizer = its_tokenizer()
+    mixture(vocab_size=VOCABULARY, eos_token_id=tokenizer.eos_token_id).save_pretrained(tmp_path / "policy")
+    tokenizer.save_pretrained(tmp_path / "policy")
+    (tmp_path / "small.yaml").write_text(RECIPE)
+    more = ["policy.algorithm=ppo", "policy.steps=2", "policy.critic.warmup_steps=1"]
+    command = [sys.executable, "-m", "ludus", "train", "small.yaml", *more, "--out", "run"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    first, second = (row for row in read_metrics(tmp_path / "run") if row["phase"] == "policy")
+    assert "experts_replaced" not in first and second["experts_replaced"] < 0.01
+
+
 def test_models_whose_routing_cannot_be_kept_are_refused_before_anything_starts(vllm: Any, tmp_path: Path) -> None:
     (tmp_path / "small.yaml").write_text(RECIPE)
     shape = "{hidden_size: 64, layers: 2, heads: 2, kv_heads: 2, intermediate_size: 96, max_length: 160}"
