@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 from ludus.agents.engine import EXPERT_TYPE, Completion, EngineError, Sampling, StopReason
 from ludus.agents.trajectory import Trajectory
 from ludus.agents.vllm_engine import VLLMEngine
+from ludus.agents.weights import TransferError
 from ludus.run_folder import read_metrics
 from ludus.trainers.expert_replay import ExpertReplay
 from ludus.trainers.scoring import score
@@ -128,6 +129,12 @@ def test_other_families(vllm: Any, family: str) -> None:
         assert engine.proof is not None and engine.proof.gap < 1e-4
         (found,) = generate(engine, Sampling(max_tokens=30, seed=1))
         assert same_choice(found, model)
+
+
+def test_experts_that_vllm_passes_over_are_said(vllm: Any) -> None:
+    """It goes on with the old ones: all digests are right, and in bfloat16 no probe sees one step."""
+    with pytest.raises(TransferError, match=r"passes over new weights of model\.layers\.0\.mlp\.experts"):
+        served("gpt-oss", dtype=torch.bfloat16)
 
 
 def test_with_the_samplers_experts_the_trainer_is_nearer_to_it(vllm: Any) -> None:
