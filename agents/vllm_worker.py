@@ -34,10 +34,10 @@ class LudusWorker:
 
     def ludus_load(self, path: str) -> dict[str, str]:
         """Take in the weights of a file; the digest of each tensor that was given to the model, by name."""
-        found: dict[str, str] = {}
-        with self._ludus_whole():
-            self.model_runner.reload_weights(weights_iterator=_digested(read_weights(path), found))
-        _pack_again(self.model_runner.get_model())
+        model = self.model_runner.get_model()
+        with self._ludus_whole(), _watched(model, whole=True) as found:
+            self.model_runner.reload_weights(weights_iterator=read_weights(path))
+        _pack_again(model)
         return found
 
     def ludus_take(self, message: bytes) -> dict[str, str]:
@@ -49,6 +49,7 @@ class LudusWorker:
         with self._ludus_whole(), _watched(model) as found:
             self.start_weight_update()
             self.update_weights(pickle.loads(message))
+            _check_experts(model)
             self.finish_weight_update()
         _pack_again(model)
         return found
@@ -83,15 +84,35 @@ def _digested(weights: Iterable[tuple[str, Tensor]], found: dict[str, str]) -> I
 
 
 @contextmanager
-def _watched(model: Any) -> Iterator[dict[str, str]]:
-    """The digest of each tensor that the model is given meanwhile, by name."""
+def _watched(model: Any, whole: bool = False) -> Iterator[dict[str, str]]:
+    """The digest of each tensor that the model is given meanwhile, by name. whole: it is given all at once."""
     found: dict[str, str] = {}
     load = model.load_weights
-    model.load_weights = lambda weights: load(_digested(weights, found))
+
+    def watched(weights: Iterable[tuple[str, Tensor]]) -> Any:
+        loaded = load(_digested(weights, found))
+        if whole:
+            _check_experts(model)
+        return loaded
+
+    model.load_weights = watched
     try:
         yield found
     finally:
         del model.load_weights  # of this model alone, in front of that of its class
+
+
+def _check_experts(model: Any) -> None:
+    """Raise ValueError where experts were passed over, of which vLLM then serves the old ones and says nothing.
+
+    Of gpt-oss vLLM 0.32 copies them into what stands in for them while weights come.
+    """
+    from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
+
+    for name, layer in model.named_modules():
+        info = get_layerwise_info(layer)
+        if hasattr(layer, "w13_weight") and info.can_load() and info.load_numel <= 0:
+            raise ValueError(f"it passes over new weights of {name}, so that this model can only be served as it began")
 
 
 class Owner(str):

@@ -22,6 +22,7 @@ from ludus.envs.source import ProceduralSource
 from ludus.envs.task import Task
 from ludus.envs.text_env import TextEnv
 from ludus.trainers.batch import Row, collate, pack_rows
+from ludus.trainers.critic import Critic, token_values
 from ludus.trainers.expert_replay import ExpertReplay, ExpertReplayError, routers
 from ludus.trainers.scoring import score
 from ludus.verifiers.verdict import Verdict
@@ -152,6 +153,17 @@ def test_rows_that_share_a_prompt_keep_their_own_experts() -> None:
                 assert together[row, place] == pytest.approx(value, abs=1e-5)
 
 
+def test_a_batch_is_made_of_its_own_rows() -> None:
+    """Those of other micro-batches are neither looked through nor in the way."""
+    wide, narrow = (as_bytes(chosen_at_random(len(PROMPT) + 2, seed)) for seed in (7, 8))
+    rows = [
+        Row(trajectory(answer, experts), np.zeros(6), 1.0)
+        for answer, experts in ([[9, 10], wide], [[11, 12], [one[:4] for one in narrow]], [[13, 14], None])
+    ]
+    batches = [collate(rows, [pack], 60, torch.device("cpu")) for pack in pack_rows(rows, share=False)]
+    assert [None if b.experts_BTM is None else b.experts_BTM.shape[2] for b in batches] == [4, 2, None]
+
+
 def test_a_copy_of_the_model_and_what_else_reads_it_choose_by_themselves() -> None:
     model, answer = mixture(), [9, 10, 11]
     reference = copy.deepcopy(model)
@@ -163,6 +175,20 @@ def test_a_copy_of_the_model_and_what_else_reads_it_choose_by_themselves() -> No
         replay.rest()
         ids = torch.tensor([[*PROMPT, *answer, 20, 21]])  # of another length than the batch
         assert torch.equal(model(input_ids=ids).logits, reference(input_ids=ids).logits)
+
+
+def test_a_critic_beside_it_chooses_by_itself() -> None:
+    """It reads one token more than the trajectory has."""
+    model, answer = mixture(), [9, 10, 11]
+    critic = Critic(model)
+    torch.nn.init.normal_(critic.head.weight)
+    chosen = as_bytes(chosen_at_random(len(PROMPT) + len(answer), 6))
+    with ExpertReplay(model):
+        found = [
+            token_values(critic, [Row(trajectory(answer, experts), np.zeros(7), 1.0)], 200)[0]
+            for experts in (chosen, None)
+        ]
+    assert np.array_equal(*found) and found[0].any()
 
 
 @pytest.mark.parametrize(

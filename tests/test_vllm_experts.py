@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 from ludus.agents.engine import EXPERT_TYPE, Completion, EngineError, Sampling, StopReason
 from ludus.agents.trajectory import Trajectory
 from ludus.agents.vllm_engine import VLLMEngine
+from ludus.agents.weights import TransferError
 from ludus.run_folder import read_metrics
 from ludus.trainers.expert_replay import ExpertReplay
 from ludus.trainers.scoring import score
@@ -130,6 +131,12 @@ def test_other_families(vllm: Any, family: str) -> None:
         assert same_choice(found, model)
 
 
+def test_experts_that_vllm_passes_over_are_said(vllm: Any) -> None:
+    """It goes on with the old ones: all digests are right, and in bfloat16 no probe sees one step."""
+    with pytest.raises(TransferError, match=r"passes over new weights of model\.layers\.0\.mlp\.experts"):
+        served("gpt-oss", dtype=torch.bfloat16)
+
+
 def test_with_the_samplers_experts_the_trainer_is_nearer_to_it(vllm: Any) -> None:
     """In bfloat16 the sampler chooses other experts now and then, which makes more of a difference than rounding."""
     model, engine = served(dtype=torch.bfloat16)
@@ -183,6 +190,20 @@ def test_a_run_keeps_them_and_learns_with_them(vllm: Any, request: Any, placemen
     rows = [row for row in read_metrics(tmp_path / "run") if row["phase"] == "policy"]
     assert len(rows) == 3
     assert all(row["experts_replaced"] < 0.01 and abs(row["kl_sampler"]) < 1e-4 for row in rows)
+
+
+def test_a_run_whose_critic_learns_first(vllm: Any, tmp_path: Path) -> None:
+    """Meanwhile the policy chooses nothing, though the sampler told its experts."""
+    tokenizer = its_tokenizer()
+    mixture(vocab_size=VOCABULARY, eos_token_id=tokenizer.eos_token_id).save_pretrained(tmp_path / "policy")
+    tokenizer.save_pretrained(tmp_path / "policy")
+    (tmp_path / "small.yaml").write_text(RECIPE)
+    more = ["policy.algorithm=ppo", "policy.steps=2", "policy.critic.warmup_steps=1"]
+    command = [sys.executable, "-m", "ludus", "train", "small.yaml", *more, "--out", "run"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    first, second = (row for row in read_metrics(tmp_path / "run") if row["phase"] == "policy")
+    assert "experts_replaced" not in first and second["experts_replaced"] < 0.01
 
 
 def test_models_whose_routing_cannot_be_kept_are_refused_before_anything_starts(vllm: Any, tmp_path: Path) -> None:

@@ -199,7 +199,8 @@ def _experts(
     trajectories: list[Trajectory], packs: Sequence[Pack], shape: tuple[int, int], device: torch.device
 ) -> Tensor | None:
     """Laid out as the tokens are; of a prompt that rows share, those of the first."""
-    widths = {len(one) // 2 for t in trajectories for one in t.experts or () if one is not None}
+    own = (trajectories[index] for pack in packs for index in pack.rows)
+    widths = {len(one) // 2 for t in own for one in t.experts or () if one is not None}
     if not widths:
         return None
     if len(widths) > 1:

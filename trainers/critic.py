@@ -63,6 +63,7 @@ def token_values(
             logprobs=(*trajectory.logprobs, 0.0),
             versions=(*trajectory.versions, -1),
             kept=None,
+            experts=None,
         )
         ended.append(Row(more, np.zeros(len(more.mask)), 0.0))
     found = [np.zeros(len(row.trajectory.mask)) for row in ended]

@@ -134,7 +134,7 @@ class PolicyTrainer:
                 curves = self._optimise(step, experience, advantages, others, gradients)
             except NonFiniteError as error:
                 raise NonFiniteError(f"Policy step {step + 1}: {error}") from None
-            curves |= self._replayed()
+            curves |= self._replayed(episodes)
             self._watch_for_spikes(step, curves.get("grad_norm/max", curves.get("grad_norm")))
             self._account(episodes, played)
             self._renew_reference(step + 1)
@@ -224,17 +224,17 @@ class PolicyTrainer:
             return {}
         return self.unfinished.curves(episodes, step)
 
-    def _replayed(self) -> dict[str, float]:
+    def _replayed(self, episodes: Sequence[Episode]) -> dict[str, float]:
         """How often the sampler's experts were not those that the policy would have chosen, whose turn it is again."""
         if self.replay is None:
             return {}
-        if not self.replay.choices:
+        if not any(path.experts for episode in episodes for path in episode.trajectories):
             raise ExpertReplayError(
                 f"{type(self.engine).__name__} did not tell which experts it chose; remove engine.keep_routing."
             )
-        share = self.replay.replaced / self.replay.choices
+        choices, replaced = self.replay.choices, self.replay.replaced
         self.replay.rest()
-        return {"experts_replaced": share}
+        return {"experts_replaced": replaced / choices} if choices else {}  # none while only a critic learns
 
     def _renew_reference(self, done: int) -> None:
         every = self.config.reference_every

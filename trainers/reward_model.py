@@ -167,6 +167,7 @@ def _row(model: Any, answer: Trajectory) -> Row:
             logprobs=(0.0,) * (len(tokens) + 1),
             versions=(-1,) * (len(tokens) + 1),
             kept=None,
+            experts=None,
         )
     )
 
