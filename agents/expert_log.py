@@ -13,8 +13,8 @@ from torch import Tensor
 
 from .engine import EXPERT_TYPE, EngineError
 
-REMEMBERED = 4096
-"""Requests, of which the oldest is forgotten; nobody asks for one that was given up."""
+REMEMBERED = 4
+"""Times as many requests as run at once, of which the oldest is forgotten; nobody asks for one that was given up."""
 
 
 class ExpertLog:
@@ -24,6 +24,7 @@ class ExpertLog:
         self._runner = runner
         self._layers: dict[int, Tensor] = {}
         self._chunks: dict[str, list[tuple[int, np.ndarray]]] = {}
+        self._most = REMEMBERED * runner.scheduler_config.max_num_seqs
         self._count = runner.model_config.get_total_num_hidden_layers()
         found = [module for module in runner.get_model().modules() if hasattr(module, "router")]
         found = [module for module in found if hasattr(module.router, "set_capture_fn")]
@@ -65,5 +66,5 @@ class ExpertLog:
                 first = self._runner.requests[request].num_computed_tokens
                 self._chunks.setdefault(request, []).append((first, chosen[at : at + count]))
                 at += count
-        while len(self._chunks) > REMEMBERED:
+        while len(self._chunks) > self._most:
             del self._chunks[next(iter(self._chunks))]

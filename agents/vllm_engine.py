@@ -135,6 +135,11 @@ class VLLMEngine:
             save_merged(model, self._folder)
             tokenizer.save_pretrained(self._folder)
             arguments = {**self._arguments(model.config, on_gpu), **(settings or {})}
+            if self._logs_experts and arguments["enable_prefix_caching"]:
+                raise EngineError(
+                    "On a CPU, engine.keep_routing needs vLLM to read every prompt whole; remove"
+                    " engine.vllm.enable_prefix_caching."
+                )
             arguments["additional_config"] = {**arguments.get("additional_config", {}), "ludus": Owner(os.getpid())}
             self._llm = self._do(self._start(vllm, arguments, threads), "start")
             self._delete_folder()  # it has been read, and a kill would leave it

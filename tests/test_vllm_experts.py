@@ -121,6 +121,10 @@ class TestExperts:
         with pytest.raises(EngineError, match=r"is no mixture of experts.*remove engine\.keep_routing"):
             VLLMEngine(varied(0), its_tokenizer(), slots=8, max_length=160, threads=1, keep_routing=True)
 
+    def test_need_prompts_that_are_read_whole(self, vllm: Any) -> None:
+        with pytest.raises(EngineError, match=r"remove engine\.vllm\.enable_prefix_caching"):
+            served(settings={"enable_prefix_caching": True})
+
 
 @pytest.mark.parametrize("family", ["qwen2", "mixtral"])
 def test_other_families(vllm: Any, family: str) -> None:
