@@ -14,6 +14,7 @@ import pytest
 import torch
 from mixture import CHOSEN, LAYERS, mixture, own_choice
 from test_expert_replay import batch_of
+from test_vllm_engine import PROMPT, generate
 from tied_model import its_tokenizer, varied
 from transformers import PreTrainedModel
 
@@ -26,7 +27,6 @@ from ludus.trainers.expert_replay import ExpertReplay
 from ludus.trainers.scoring import score
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
-PROMPT = [5, 6, 7, 8]
 VOCABULARY = len(its_tokenizer())
 
 
@@ -48,13 +48,6 @@ def model(engine: VLLMEngine) -> PreTrainedModel:
     found = mixture(vocab_size=VOCABULARY)
     engine.load_weights(found, 0)
     return found
-
-
-def generate(engine: VLLMEngine, *samplings: Sampling, prompt: list[int] = PROMPT) -> list[Completion]:
-    async def all_of_them() -> list[Completion]:
-        return await asyncio.gather(*(engine.generate(prompt, sampling) for sampling in samplings))
-
-    return asyncio.run(all_of_them())
 
 
 def told(completion: Completion) -> torch.Tensor:
