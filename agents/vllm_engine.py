@@ -26,11 +26,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from ..sandbox.errors import LudusError
-from .decoder import head_dim, is_mixture, kv_heads
 from .engine import EXPERT_TYPE, Completion, EngineError, Sampling, StopReason, check_request
 from .handover import Handover
 from .lora import save_merged
 from .turn_end import TurnEnd
+from .vllm_package import MissingVLLMError, cache_bytes, check_model, environment, first_line, import_vllm
 from .vllm_worker import Owner
 from .waiting import Waiting
 from .weights import Proof, Sent, TransferError, WeightFolder, own_folder, plain_weights, prove
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 T = TypeVar("T")
-OLDEST = (0, 20)
 WHOLE_VOCABULARY = 4096
 """Up to so many tokens top-p's kept sets are read off the whole distribution; of more, top-k bounds them."""
 DEAD = "vLLM's process has ended; its own messages say why. Resume the run to start it again."
@@ -49,10 +48,6 @@ UNKNOWN = "are not supported for now"
 POLL_S = 0.5
 CLOSE_S = 20.0
 WORKER = "ludus.agents.vllm_worker.LudusWorker"
-
-
-class MissingVLLMError(LudusError):
-    """vLLM is not installed, or does not start."""
 
 
 class VLLMEngine:
@@ -91,16 +86,7 @@ class VLLMEngine:
     ) -> None:
         vllm = import_vllm()
         on_gpu = torch.cuda.is_available()
-        longest = getattr(model.config, "max_position_embeddings", None) or max_length
-        if max_length > longest:
-            raise EngineError(f"The model reads {longest} tokens and engine.max_length is {max_length}; lower it.")
-        if not on_gpu:
-            _check_heads(model.config)
-        if keep_routing and not is_mixture(model.config):
-            raise EngineError(
-                f"{type(model).__name__} is no mixture of experts whose routing could be kept; remove"
-                " engine.keep_routing."
-            )
+        check_model(model, max_length, on_gpu, keep_routing)
         self.dtype = dtype or (torch.bfloat16 if on_gpu else torch.float32)
         self.exact = self.dtype == torch.float32
         self.tokenizer = tokenizer
@@ -156,7 +142,7 @@ class VLLMEngine:
                     f"vLLM {vllm.__version__} does not know models of the architecture {known}; choose another model, "
                     "or install a vLLM that does."
                 ) from error
-            raise MissingVLLMError(f"vLLM did not start: {_first_line(error)}; its own messages are above.") from error
+            raise MissingVLLMError(f"vLLM did not start: {first_line(error)}; its own messages are above.") from error
 
     def _arguments(self, config: Any, on_gpu: bool) -> dict[str, Any]:
         """What vLLM's engine is started with. config: of the model."""
@@ -484,7 +470,7 @@ class VLLMEngine:
     async def _start(self, vllm: Any, arguments: dict[str, Any], threads: int | None) -> Any:
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        with _environment(threads):
+        with environment(threads):
             llm = AsyncLLM.from_engine_args(vllm.AsyncEngineArgs(**arguments))
         if self._given_up:  # nobody would end it
             await self._shutdown(llm)
@@ -546,80 +532,9 @@ class _Sampled:
         return None
 
 
-def import_vllm() -> Any:
-    """The package vllm. MissingVLLMError says how to install it."""
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
-    try:
-        import vllm
-    except ImportError as error:
-        raise MissingVLLMError(
-            f"This engine needs vLLM; install it with: pip install 'ludus[vllm]', without a GPU by: make setup-vllm "
-            f"({_first_line(error)})"
-        ) from None
-    except Exception as error:  # of parts that do not go together, such as another torch
-        raise MissingVLLMError(
-            f"vLLM is installed and cannot be imported ({type(error).__name__}: {_first_line(error)}); install it anew "
-            "with: pip install --upgrade 'ludus[vllm]', without a GPU by: make setup-vllm"
-        ) from error
-    numbers = tuple(int(part) for part in vllm.__version__.split(".")[:2] if part.isdecimal())
-    if "dev" not in vllm.__version__ and numbers < OLDEST:
-        wanted = ".".join(map(str, OLDEST))
-        raise MissingVLLMError(
-            f"vLLM {vllm.__version__} is older than {wanted}; run: pip install --upgrade 'ludus[vllm]', without a GPU: "
-            "make setup-vllm"
-        )
-    return vllm
-
-
-QUIET = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1"}
-
-
-@contextlib.contextmanager
-def _environment(threads: int | None) -> Any:
-    """The variables that vLLM's processes are to start with; they are as before when it is left."""
-    wanted = {
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # lets the processor's worker live in the engine's process
-        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # a forked one would not read its settings, and with them its `Owner`
-    }
-    if threads is not None:
-        wanted["OMP_NUM_THREADS"] = str(threads)
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
-
-
-def _check_heads(config: Any) -> None:
-    """MissingVLLMError where vLLM's kernels for the processor do not know the width of the model's heads."""
-    from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
-
-    width, known = head_dim(config), CPUAttentionBackend.get_supported_head_sizes()
-    if width not in known:
-        raise MissingVLLMError(
-            f"vLLM's build for the CPU knows attention heads of {', '.join(map(str, known))} numbers, and this model's"
-            f" have {width}; choose another number of heads (model.tiny.heads and kv_heads), or engine.kind: torch."
-        )
-
-
-def cache_bytes(config: Any, slots: int, max_length: int, dtype: torch.dtype) -> int:
-    """What keys and values of so many sequences of such a length take, in blocks, and a little more."""
-    blocks = -(-max_length // 128) + 1
-    return slots * blocks * 128 * 2 * config.num_hidden_layers * kv_heads(config) * head_dim(config) * dtype.itemsize
-
-
 def _not_taken(sent: Sent, error: Exception, handed: bool) -> TransferError:
     advice = "set engine.transfer: file" if handed else "see its messages"
     return TransferError(
-        f"vLLM could not take in the weights of version {sent.version} ({_first_line(error)}); {advice}, and resume the"
+        f"vLLM could not take in the weights of version {sent.version} ({first_line(error)}); {advice}, and resume the"
         " run."
     )
-
-
-def _first_line(error: BaseException) -> str:
-    """The first line that says something; pydantic's first only counts."""
-    lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
-    return " ".join(lines[:3]) if "validation error" in lines[0] else lines[0]

@@ -141,7 +141,7 @@ def ask() -> Iterator[Callable[..., OpenAICompleter]]:
 @pytest.fixture(scope="session")
 def vllm() -> Any:
     """The package vllm. Where it is not installed the test is skipped, in continuous integration it fails."""
-    from ludus.agents.vllm_engine import MissingVLLMError, import_vllm
+    from ludus.agents.vllm_package import MissingVLLMError, import_vllm
 
     try:
         return import_vllm()

@@ -21,7 +21,8 @@ from transformers import CodeGenConfig, CodeGenForCausalLM, PreTrainedModel, Pre
 from ludus.agents.engine import Completion, EngineError, Sampling, StopReason
 from ludus.agents.lora import save_merged
 from ludus.agents.model import create_tiny_model
-from ludus.agents.vllm_engine import MissingVLLMError, VLLMEngine, import_vllm
+from ludus.agents.vllm_engine import VLLMEngine
+from ludus.agents.vllm_package import MissingVLLMError, import_vllm
 from ludus.agents.weights import Sent, TransferError, logprobs_of, prove
 from ludus.verifiers.repetition import Loop
 
